@@ -1,0 +1,24 @@
+"""Keep the shared memory of several agents the same in files and in Redis.
+
+Read the package in this order: errors, stamp, state, merge, plan, render, events (pure), settings, schema,
+files, edits, sources, base, store, workspace, controller, hub, cli. A module imports only from those above it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .hub import UnifiedMemoryHub
+
+__version__ = "0.1.0"
+__all__ = ["UnifiedMemoryHub", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The hub is imported when it is asked for: `reconciler --help` must not pay for Redis."""
+    if name == "UnifiedMemoryHub":
+        from .hub import UnifiedMemoryHub
+
+        return UnifiedMemoryHub
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

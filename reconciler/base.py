@@ -1,0 +1,237 @@
+"""What is remembered between rounds, in `.reconciler/state.db`: the only module that knows SQLite.
+
+The merged state with every stamp, what each source said when it was last read or written, the versions of
+`context.json` that a stale copy may have been made from, the journal of writes made while Redis was away, and
+the ledger of values that lost. Every commit is on disk when it returns. A rollback journal, not a write-ahead
+log: reading must not create a file (`diff` writes nothing).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from .edits import KEEP_SPAN, KEEP_VERSIONS, Version
+from .errors import ReconcilerError
+from .files import Identity
+from .sources.manifests import File, Known, Manifest
+from .state import Agent, Field, State
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE agent (name TEXT PRIMARY KEY, merged TEXT NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE file (name TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE file_version (id INTEGER PRIMARY KEY, written INTEGER NOT NULL, ours INTEGER NOT NULL, undo TEXT NOT NULL);
+CREATE TABLE manifest_file (name TEXT PRIMARY KEY, said TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE manifest_field (name TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, agent TEXT NOT NULL, field TEXT NOT NULL,
+                      text TEXT, at INTEGER NOT NULL, by TEXT NOT NULL);
+CREATE TABLE conflict (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL, agent TEXT NOT NULL, field TEXT NOT NULL,
+                       lost TEXT NOT NULL, won TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+SCHEMA_VERSION = 1
+KEEP_CONFLICTS = 10_000
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """One write waiting in the journal."""
+
+    id: int
+    agent: str
+    field: str
+    value: Field
+
+
+class Conflict(NamedTuple):
+    """A value that lost to a write which had not seen it."""
+
+    agent: str
+    field: str
+    lost: Field
+    won: Field
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Everything remembered, as one value. `empty` before the first round.
+
+    `file`: what `context.json` said last, each field with the stamp it had then.
+    `versions`: agent to the last version known in Redis, so that a refilled server goes on counting.
+    """
+
+    merged: State = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+    file: State = field(default_factory=dict)
+    file_versions: tuple[Version, ...] = ()
+    manifests: Known = field(default_factory=lambda: Known({}, {}))
+    journal: tuple[Entry, ...] = ()
+    epoch: str = ""
+    empty: bool = True
+
+
+class Base:
+    """The database of one workspace. `folder` is `.reconciler/`; nothing is created before the first save."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.db"
+
+    def load(self) -> Memory:
+        if not self.path.exists():
+            return Memory()
+        with self._open(read_only=True) as db:
+            meta = dict(db.execute("SELECT key, value FROM meta"))
+            agents = db.execute("SELECT name, merged, version FROM agent").fetchall()
+            return Memory(
+                merged={name: _fields(text) for name, text, _ in agents},
+                versions={name: version for name, _, version in agents},
+                file={name: _fields(text) for name, text in db.execute("SELECT name, fields FROM file")},
+                file_versions=tuple(
+                    Version(written, bool(ours), _undo(undo))
+                    for written, ours, undo in db.execute(
+                        "SELECT written, ours, undo FROM file_version ORDER BY id DESC"
+                    )
+                ),
+                manifests=_known(db),
+                journal=tuple(_journal(db)),
+                epoch=meta.get("epoch", ""),
+                empty="round" not in meta,
+            )
+
+    def save(
+        self,
+        before: Memory,
+        after: Memory,
+        *,
+        now: int,
+        new_versions: Iterable[Version] = (),
+        conflicts: Iterable[Conflict] = (),
+    ) -> None:
+        """Make `after` the memory, in one transaction; only what differs from `before` is written.
+
+        The journal entries in `before` that `after` lacks are done with; others may have come meanwhile and stay.
+        """
+        with self._open() as db:
+            _save_rows(db, "agent", _with_versions(before), _with_versions(after), lambda row: (_dump(row[0]), row[1]))
+            _save_rows(db, "file", before.file, after.file, lambda fields: (_dump(fields),))
+            _save_rows(db, "manifest_file", before.manifests.files, after.manifests.files, _dump_file)
+            _save_rows(
+                db, "manifest_field", before.manifests.fields, after.manifests.fields, lambda fields: (_dump(fields),)
+            )
+            db.executemany(
+                "INSERT INTO file_version (written, ours, undo) VALUES (?, ?, ?)",
+                [(version.written, version.ours, _dump_undo(version)) for version in new_versions],
+            )
+            db.execute(
+                "DELETE FROM file_version WHERE written < ? AND id <= (SELECT max(id) FROM file_version) - ?",
+                (now - KEEP_SPAN, KEEP_VERSIONS),
+            )
+            kept = {entry.id for entry in after.journal}
+            done = [(entry.id,) for entry in before.journal if entry.id not in kept]
+            db.executemany("DELETE FROM journal WHERE id = ?", done)
+            db.executemany(
+                "INSERT INTO conflict (seen, agent, field, lost, won) VALUES (?, ?, ?, ?, ?)",
+                [(now, c.agent, c.field, json.dumps(c.lost), json.dumps(c.won)) for c in conflicts],
+            )
+            db.execute("DELETE FROM conflict WHERE id <= (SELECT max(id) FROM conflict) - ?", (KEEP_CONFLICTS,))
+            facts = {"epoch": after.epoch, "round": "1"}
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+    def append_journal(self, state: State) -> None:
+        """Keep writes until a round has merged them; on disk when this returns."""
+        rows = [
+            (agent, name, value.text, value.at, value.by)
+            for agent, fields in state.items()
+            for name, value in fields.items()
+        ]
+        with self._open() as db:
+            db.executemany("INSERT INTO journal (agent, field, text, at, by) VALUES (?, ?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _open(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection for one transaction; committed at the end, rolled back on any error."""
+        try:
+            with closing(self._connect(read_only)) as db, db:
+                yield db
+        except sqlite3.OperationalError as error:
+            hint = "see that the folder belongs to you and the disk is not full"
+            raise ReconcilerError(f"{self.path}: {error}", hint=hint) from None
+        except (sqlite3.DatabaseError, json.JSONDecodeError, TypeError) as error:
+            hint = "move it away; the next apply is then a first run, in which newest wins and nothing is deleted"
+            raise ReconcilerError(f"{self.path} is damaged: {error}", hint=hint) from None
+
+    def _connect(self, read_only: bool) -> sqlite3.Connection:
+        if read_only and not self.path.with_name("state.db-journal").exists():
+            quoted = self.path.absolute().as_uri()
+            return sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=5)
+        db = sqlite3.connect(self.path, timeout=5)
+        self.path.chmod(0o600)
+        db.execute("PRAGMA synchronous = FULL")
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            db.executescript(_SCHEMA)
+        elif found != SCHEMA_VERSION:
+            db.close()
+            hint = "use that version, or move the file away"
+            raise ReconcilerError(f"{self.path} was written by another version of this program", hint=hint)
+        return db
+
+
+def _fields(text: str) -> dict[str, Field]:
+    return {name: Field(*parts) for name, parts in json.loads(text).items()}
+
+
+def _dump(fields: Agent) -> str:
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def _undo(text: str) -> dict[tuple[str, str], Field | None]:
+    return {(agent, name): Field(*old) if old else None for agent, name, old in json.loads(text)}
+
+
+def _dump_undo(version: Version) -> str:
+    return json.dumps([(*key, old) for key, old in version.undo.items()], separators=(",", ":"))
+
+
+def _save_rows(
+    db: sqlite3.Connection,
+    table: str,
+    before: Mapping[str, T],
+    after: Mapping[str, T],
+    row: Callable[[T], tuple[Any, ...]],
+) -> None:
+    """Write the rows of `after` that differ from `before`, and take out those it lacks."""
+    rows = [(name, *row(value)) for name, value in after.items() if before.get(name) != value]
+    if rows:
+        marks = ", ".join("?" * len(rows[0]))
+        db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+    db.executemany(f"DELETE FROM {table} WHERE name = ?", [(name,) for name in before.keys() - after.keys()])
+
+
+def _with_versions(memory: Memory) -> dict[str, tuple[Agent, int]]:
+    return {name: (fields, memory.versions.get(name, 0)) for name, fields in memory.merged.items()}
+
+
+def _dump_file(file: File) -> tuple[str]:
+    return (json.dumps([file.identity, file.saved, file.manifests, file.racy]),)
+
+
+def _known(db: sqlite3.Connection) -> Known:
+    found = {}
+    for path, said in db.execute("SELECT name, said FROM manifest_file"):
+        identity, saved, manifests, racy = json.loads(said)
+        found[path] = File(path, Identity(*identity), saved, tuple(Manifest(*parts) for parts in manifests), racy)
+    rows = db.execute("SELECT name, fields FROM manifest_field")
+    return Known(found, {agent: _fields(text) for agent, text in rows})
+
+
+def _journal(db: sqlite3.Connection) -> Iterator[Entry]:
+    for number, agent, name, text, at, by in db.execute("SELECT * FROM journal ORDER BY id"):
+        yield Entry(number, agent, name, Field(text, at, by))

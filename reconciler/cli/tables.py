@@ -1,0 +1,58 @@
+"""The shared state as a table for a person. rich is imported when something is printed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import click
+
+from ..render import ago, clip
+from ..state import CONTEXT, LAST_UPDATE, QUIET, SHARED, Agent, State, decode, present
+
+MOST = 50
+"""Agents shown; more are counted."""
+
+
+def print_agents(merged: State) -> None:
+    """One line an agent: name, status, how fresh it is, what it holds."""
+    now = time.time_ns() // 1000
+    agents = [(name, fields) for name, fields in sorted(merged.items()) if present(fields) and name != SHARED]
+    if not agents:
+        click.echo("No agents.")
+        return
+    rows = [
+        (name, _status(fields), ago(max(now - _newest(fields), 0)), _holds(fields)) for name, fields in agents[:MOST]
+    ]
+    print_table(("agent", "status", "age", "holds"), rows)
+    if len(agents) > MOST:
+        click.echo(f"and {len(agents) - MOST} more: reconciler get lists them")
+
+
+def print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(clip(cell, 60)) for cell in row))
+    Console(highlight=False, soft_wrap=False).print(table)
+
+
+def _status(fields: Agent) -> str:
+    text = present(fields).get("status")
+    return str(decode(text)) if text else "-"
+
+
+def _newest(fields: Agent) -> int:
+    return max((value.at for value in fields.values()), default=0)
+
+
+def _holds(fields: Agent) -> str:
+    names = [name.removeprefix(CONTEXT) for name in present(fields) if name != "status" and name not in QUIET]
+    return ", ".join(sorted(names)) or "-"
+
+
+__all__ = ["LAST_UPDATE", "print_agents", "print_table"]

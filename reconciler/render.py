@@ -1,0 +1,188 @@
+"""A plan as a person or a program reads it: text, JSON, markdown. Pure; colours are marks, not codes.
+
+`text_lines` gives (style, line) pairs; the command line turns the style into a colour on a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from .errors import Problem
+from .plan import Change, Plan
+from .stamp import SECOND, format_time
+from .state import LAST_UPDATE, decode
+
+SIGN = {"create": "+", "update": "~", "delete": "-"}
+
+
+class Line(NamedTuple):
+    """One line of text and what it is: agent, create, update, delete, quiet, withheld, note, sum."""
+
+    style: str
+    text: str
+
+
+def text_lines(plan: Plan, *, width: int = 44) -> Iterator[Line]:
+    """The plan for a person: per agent its fields, old → new, the direction, and why that value won."""
+    for agent, group in groupby(plan.changes, key=lambda change: change.agent):
+        yield Line("agent", agent)
+        yield from _agent_lines(_joined(group), width)
+    for held in plan.withheld:
+        what = ".".join(part for part in (held.agent, held.field) if part) or "everything"
+        yield Line("withheld", f"! {what} is not carried → {held.direction}: {held.reason}")
+    for note in plan.notes:
+        yield Line("note", f"* {note}")
+    yield Line("sum", summary(plan))
+
+
+def _joined(changes: Iterable[Change]) -> list[tuple[Change, str]]:
+    """Changes with where they go; one that both sides must learn is one row. An agent's `last_update` follows
+    from its other changes, so it is shown only alone."""
+    rows: dict[tuple[str, str | None, str | None], tuple[Change, str]] = {}
+    for change in changes:
+        key = (change.field, change.old, change.new)
+        known = rows.get(key)
+        rows[key] = (change, f"→ {change.direction}") if known is None else (known[0], "→ both")
+    shown = [row for row in rows.values() if row[0].field != LAST_UPDATE]
+    return shown or list(rows.values())
+
+
+def _agent_lines(rows: list[tuple[Change, str]], width: int) -> Iterator[Line]:
+    names = [clip(change.field, 32) for change, _ in rows]
+    texts = [values(change, width) for change, _ in rows]
+    name_room, text_room = max(map(len, names)), max(map(len, texts))
+    for (change, where), name, text in zip(rows, names, texts, strict=True):
+        line = f"  {SIGN[change.op]} {name:<{name_room}}  {text:<{text_room}}  {where:<7}  {why(change)}"
+        yield Line("quiet" if change.quiet else change.op, line)
+
+
+def summary(plan: Plan) -> str:
+    """One line: how much there is to do."""
+    counted = [change for change in plan.changes if not change.quiet]
+    quiet = len(plan.changes) - len(counted)
+    parts = [
+        f"{sum(change.direction == side for change in counted)} → {side}"
+        for side in ("redis", "file")
+        if any(change.direction == side for change in counted)
+    ]
+    if quiet:
+        parts.append(f"{quiet} time{'s' * (quiet != 1)} carried along")
+    if plan.withheld:
+        parts.append(f"{len(plan.withheld)} withheld")
+    away = "" if plan.redis_up else " (Redis is away: files and base only)"
+    if plan.in_sync:
+        return "In sync" + (f": {', '.join(parts)}" if parts else "") + "." + away
+    return f"{len(counted)} difference{'s' * (len(counted) != 1)}: {', '.join(parts)}.{away}"
+
+
+def why(change: Change) -> str:
+    """Who wins and why: `raw 2025-11-12T08:00:00Z beats context.json, 3 s older`."""
+    won = f"{change.by} {short_time(change.at)}"
+    beaten = change.beaten
+    if beaten is None:
+        return won
+    if beaten.at == change.at:
+        return f"{won} beats {beaten.by} at the same time by the tie-break"
+    return f"{won} beats {beaten.by}, {ago(change.at - beaten.at)} older"
+
+
+def ago(micros: int) -> str:
+    """A span in the largest unit that leaves a number a person reads: `3 s`, `5 min`, `2 h`, `12 days`."""
+    span = abs(micros)
+    for unit, name in ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s")):
+        count = span // (unit * SECOND)
+        if count:
+            return f"{count} {name}" + "s" * (name == "day" and count > 1)
+    return f"{span // 1000} ms" if span >= 1_000 else f"{span} µs"
+
+
+def short_time(at: int) -> str:
+    text = format_time(at)
+    return text[:19] + "Z" if text.endswith(".000000Z") else text[:23] + "Z"
+
+
+def values(change: Change, width: int) -> str:
+    half = width // 2
+    if change.old is None:
+        return clip(change.new or "", width)
+    if change.new is None:
+        return clip(change.old, width)
+    return f"{clip(change.old, half)} → {clip(change.new, half)}"
+
+
+def clip(text: str, width: int) -> str:
+    """A text for one cell: control characters made visible, the rest cut with an ellipsis."""
+    safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: width + 1])
+    return safe if len(safe) <= width else safe[: width - 1] + "…"
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as `schemas/plan.schema.json` describes it; `apply --plan` reads it back."""
+    return {
+        "schema_version": 1,
+        "id": plan.id,
+        "in_sync": plan.in_sync,
+        "redis": "up" if plan.redis_up else "away",
+        "changes": [_change(change) for change in plan.changes],
+        "withheld": [held._asdict() for held in plan.withheld],
+        "notes": list(plan.notes),
+        "problems": [problem_to_json(problem) for problem in plan.problems],
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "agent": change.agent,
+        "field": change.field,
+        "direction": change.direction,
+        "op": change.op,
+        "old": None if change.old is None else decode(change.old),
+        "new": None if change.new is None else decode(change.new),
+        "at": format_time(change.at),
+        "by": change.by,
+        "why": why(change),
+        "quiet": change.quiet,
+    }
+
+
+def problem_to_json(problem: Problem) -> dict[str, Any]:
+    return {
+        "place": problem.place.source,
+        "line": problem.place.line,
+        "column": problem.place.column,
+        "path": problem.path,
+        "message": problem.message,
+        "hint": problem.hint,
+        "severity": problem.severity,
+        "agent": problem.agent,
+    }
+
+
+def markdown(plan: Plan) -> Iterator[str]:
+    """The plan as a table for a review or a chat."""
+    yield f"**{summary(plan)}**"
+    if plan.changes:
+        yield ""
+        yield "| agent | field | change | old | new | direction | why |"
+        yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for change in plan.changes:
+        cells = (
+            change.agent, change.field, change.op, change.old or "", change.new or "",
+            f"→ {change.direction}", why(change),
+        )  # fmt: skip
+        yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+    for held in plan.withheld:
+        yield f"\n- withheld: {_cell(f'{held.agent}.{held.field}')}: {_cell(held.reason)}"
+    for problem in plan.problems:
+        yield f"\n- {problem.severity}: {_cell(str(problem))}"
+    for note in plan.notes:
+        yield f"\n- {_cell(note)}"
+
+
+def _cell(text: str) -> str:
+    escaped = clip(text, 80).replace("\\", "\\\\")
+    for char in "|`*_<>[]":
+        escaped = escaped.replace(char, "\\" + char)
+    return escaped

@@ -1,0 +1,248 @@
+"""The settings: one table, one frozen value. Precedence: defaults < reconciler.yaml < environment < flags.
+
+Pure: the file is read by whoever opens the workspace, the environment comes in as a mapping. README holds
+the same table, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from .errors import UsageError
+
+FILE = "reconciler.yaml"
+EMBEDDED = "embedded:"
+PUBLIC_SCHEMES = ("redis", "rediss", "unix")
+
+
+class Row(NamedTuple):
+    """One setting: its name in the file, default, unit, environment name, and what it does."""
+
+    name: str
+    default: str
+    unit: str
+    env: str
+    what: str
+
+
+TABLE = (
+    Row("redis", "", "URL", "REDIS_URL", "redis://, rediss://, unix:// or embedded: (a private Valkey)"),
+    Row("redis_host", "localhost", "host", "REDIS_HOST", "used when there is no URL"),
+    Row("redis_port", "6379", "port", "REDIS_PORT", "used when there is no URL"),
+    Row("redis_password_file", "", "path", "REDIS_PASSWORD_FILE", "a file whose first line is the password"),
+    Row("manifests", "manifests", "path", "RECONCILER_MANIFESTS", "the folder of manifests"),
+    Row(
+        "local_sections",
+        "paths",
+        "names",
+        "RECONCILER_LOCAL_SECTIONS",
+        "sections that never leave context.json",
+    ),
+    Row("max_skew", "60", "s", "RECONCILER_MAX_SKEW", "a stamp further in the future than this is clamped"),
+    Row("history", "1000", "versions", "RECONCILER_HISTORY", "kept in Redis for each agent; 0 for none"),
+    Row("interval", "5", "s", "RECONCILER_INTERVAL", "between two full rounds of `run`"),
+    Row("quiet", "0.1", "s", "RECONCILER_QUIET", "how long a raw write must rest before it is adopted"),
+    Row("tombstones", "30", "days", "RECONCILER_TOMBSTONES", "how long a deletion is remembered"),
+    Row("backups", "14", "days", "RECONCILER_BACKUPS", "daily copies of context.json that are kept"),
+    Row("max_deletes", "30%", "agents", "RECONCILER_MAX_DELETES", "one round deletes no more (and at least 3)"),
+    Row("first_run", "newer", "", "RECONCILER_FIRST_RUN", "who wins when there is no base: newer, files, live"),
+    Row(
+        "writer",
+        "user@host",
+        "name",
+        "RECONCILER_WRITER",
+        "the name this machine's own writes are stamped with",
+    ),
+)
+FIRST_RUN = ("newer", "files", "live")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a workspace is run with. Durations are timedeltas; paths are absolute.
+
+    `password` is used where `redis` names none; it is never shown, which is why `repr` leaves it out.
+    """
+
+    root: Path
+    redis: str
+    password: str | None
+    manifests: Path
+    writer: str
+    local_sections: tuple[str, ...] = ("paths",)
+    max_skew: timedelta = timedelta(seconds=60)
+    history: int = 1000
+    interval: timedelta = timedelta(seconds=5)
+    quiet: timedelta = timedelta(milliseconds=100)
+    tombstones: timedelta = timedelta(days=30)
+    backups: int = 14
+    max_deletes: str = "30%"
+    first_run: str = "newer"
+
+    def __repr__(self) -> str:
+        return f"Settings(root={str(self.root)!r})"
+
+    @property
+    def context_file(self) -> Path:
+        return self.root / "shared_memory" / "context.json"
+
+    @property
+    def folder(self) -> Path:
+        """Where this program keeps what is its own."""
+        return self.root / ".reconciler"
+
+
+def find_root(flag: str | None, env: Mapping[str, str]) -> Path:
+    """The workspace: `--root`, else LUKA_SOT, else ~/02luka. Raises UsageError when it is no folder."""
+    chosen = flag if flag is not None else env.get("LUKA_SOT") or "~/02luka"
+    named = "--root" if flag is not None else "LUKA_SOT" if env.get("LUKA_SOT") else "the default"
+    root = Path(os.path.abspath(Path(chosen).expanduser())) if chosen else None
+    if root is None or not root.is_dir():
+        what = "is not a folder" if root is not None and root.exists() else "does not exist"
+        hint = "give the workspace with --root DIR or LUKA_SOT"
+        raise UsageError(f"the workspace {chosen or repr(chosen)} (from {named}) {what}", hint=hint)
+    return root
+
+
+def build(root: Path, file: Mapping[str, Any], env: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
+    """The settings of a workspace. `file` is reconciler.yaml as plain data, already validated by its schema.
+
+    Raises UsageError naming the setting and where it came from.
+    """
+    given: dict[str, tuple[str, Any]] = {}
+    for row in TABLE:
+        if file.get(row.name) is not None:
+            given[row.name] = (FILE, file[row.name])
+        if env.get(row.env):
+            given[row.name] = (row.env, env[row.env])
+        if flags.get(row.name) is not None:
+            given[row.name] = ("--" + row.name.replace("_", "-"), flags[row.name])
+    found = {name: _convert(name, value, origin, root) for name, (origin, value) in given.items()}
+    host, port = found.pop("redis_host", "localhost"), found.pop("redis_port", 6379)
+    shown = f"[{host}]" if ":" in host else quote(host, safe="")
+    url = found.pop("redis", None) or f"redis://{shown}:{port}/0"
+    secret = env.get("REDIS_PASSWORD") or _password(found.pop("redis_password_file", None))
+    settings = Settings(root, url, secret, root / "manifests", default_writer())
+    known = {entry.name for entry in fields(Settings)}
+    return replace(settings, **{name: value for name, value in found.items() if name in known})
+
+
+def default_writer() -> str:
+    """`user@host`, cut to what keeps a sidecar entry small."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname().partition('.')[0]}"[:27]
+
+
+def _convert(name: str, value: Any, origin: str, root: Path) -> Any:
+    """A path in the file is relative to the workspace, in a flag or the environment to where one stands."""
+    try:
+        return _CONVERT[name](value, root if origin == FILE else Path.cwd())
+    except (ValueError, OverflowError) as error:
+        shown = "the address" if name == "redis" else repr(str(value)[:60])  # it may hold a password
+        raise UsageError(f"{origin}: {shown} is not a good {name}: {error}") from None
+
+
+def _seconds(least: float) -> Callable[[Any, Path], timedelta]:
+    def convert(value: Any, _: Path) -> timedelta:
+        seconds = float(value)
+        if not least <= seconds <= 10**9:
+            raise ValueError(f"a number of seconds from {least:g} on is needed")
+        return timedelta(seconds=seconds)
+
+    return convert
+
+
+def _number(value: Any, _: Path) -> int:
+    if not 0 <= int(value) <= 10**9:
+        raise ValueError("a whole number from 0 on is needed")
+    return int(value)
+
+
+def _days(value: Any, _: Path) -> timedelta:
+    if not 0 < float(value) <= 36_500:
+        raise ValueError("a number of days is needed")
+    return timedelta(days=float(value))
+
+
+def _path(value: Any, root: Path) -> Path:
+    return Path(os.path.abspath(root / Path(str(value)).expanduser()))
+
+
+def _names(value: Any, _: Path) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+def _first_run(value: Any, _: Path) -> str:
+    if value not in FIRST_RUN:
+        raise ValueError("it is one of " + ", ".join(FIRST_RUN))
+    return str(value)
+
+
+def _url(value: Any, _: Path) -> str:
+    text = str(value)
+    scheme = text.partition(":")[0]
+    if text != EMBEDDED and (scheme not in PUBLIC_SCHEMES or "://" not in text):
+        raise ValueError("it is redis://host:port/0, rediss://..., unix:///path or embedded:")
+    return text
+
+
+def _max_deletes(value: Any, _: Path) -> str:
+    text = str(value).strip()
+    if not re.fullmatch(r"\d{1,9}|(\d{1,2}|100)%", text):
+        raise ValueError("it is a share such as 30%, or a number of agents")
+    return text
+
+
+def _port(value: Any, _: Path) -> int:
+    if not 1 <= int(value) <= 65_535:
+        raise ValueError("a port is 1 to 65535")
+    return int(value)
+
+
+def _writer(value: Any, _: Path) -> str:
+    text = str(value)
+    if not text or len(text) > 64 or not text.isprintable():
+        raise ValueError("1 to 64 printable characters are needed")
+    return text
+
+
+_CONVERT: Mapping[str, Callable[[Any, Path], Any]] = {
+    "redis": _url,
+    "redis_host": lambda value, _: str(value),
+    "redis_port": _port,
+    "redis_password_file": _path,
+    "manifests": _path,
+    "local_sections": _names,
+    "max_skew": _seconds(0),
+    "history": _number,
+    "interval": _seconds(0.01),
+    "quiet": _seconds(0),
+    "tombstones": _days,
+    "backups": _number,
+    "max_deletes": _max_deletes,
+    "first_run": _first_run,
+    "writer": _writer,
+}
+
+
+def _password(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise UsageError(f"redis_password_file {path}: {reason}", hint="put the password on its first line") from None
+    return lines[0].strip() if lines and lines[0].strip() else None

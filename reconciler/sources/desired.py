@@ -1,0 +1,145 @@
+"""The desired state: what `context.json` and the manifests say, and which of it somebody wrote since last time.
+
+Reads files and stamps what changed; writes nothing. A source that cannot be read is never an empty source: it
+is named in the problems, and what it said last stands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import files
+from ..base import Memory
+from ..edits import FILE, Edits, Reference, Seen, Values, Version, find_edits, undo_of
+from ..errors import InputError, Place, Problem
+from ..settings import Settings
+from ..state import Field, State
+from . import context_file, manifests
+from .context_file import Context
+
+BY = "context.json"
+OLD_COPY = "an old copy"
+"""The writer's name of a value in the file that nobody wrote: it came back with a stale copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSource:
+    """`context.json` as it is now. `context` is None when it cannot be read; `identity` None when it is missing.
+
+    `edits` are the writes in it; `state` is what it holds, each value with the stamp it has there;
+    `versions` what this reading adds to the known versions of the file.
+    """
+
+    context: Context | None
+    identity: files.Identity | None
+    edits: Edits
+    state: State
+    versions: tuple[Version, ...] = ()
+    emptied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Everything the sources say. `unreadable`: agents, or "" for all, that are not written to the file now."""
+
+    context: ContextSource
+    loaded: manifests.Loaded
+    declared: manifests.Declared
+    problems: tuple[Problem, ...]
+    unreadable: frozenset[str]
+
+
+def read(settings: Settings, memory: Memory, now: int) -> Desired:
+    """Observe the sources. `now` in µs; a file saved later than that counts as saved now."""
+    problems: list[Problem] = []
+    unreadable: set[str] = set()
+    try:
+        context = _read_context(settings, memory, now)
+        if context.context is not None:
+            problems += context.context.problems
+            unreadable |= context.context.broken
+    except InputError as error:
+        problems += error.problems
+        unreadable.add("")
+        context = ContextSource(None, None, Edits(), memory.file)
+    try:
+        loaded = manifests.load(settings.manifests, settings.root, memory.manifests, now)
+    except InputError as error:
+        known = memory.manifests
+        said = {manifest.agent: manifest for file in known.files.values() for manifest in file.manifests}
+        loaded = manifests.Loaded(dict(known.files), said, list(error.problems), frozenset(said))
+    declared = manifests.declare(loaded, memory.manifests, now)
+    return Desired(context, loaded, declared, (*problems, *loaded.problems), frozenset(unreadable))
+
+
+def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource:
+    path = settings.context_file
+    found = files.read(path, context_file.MAX_BYTES)
+    if found is None:
+        if not path.parent.is_dir() and path.parent.exists():
+            place = Place(str(path.parent))
+            raise InputError(Problem(place, "not a folder", "context.json belongs into a folder of this name"))
+        new = context_file.parse(context_file.NEW.encode(), BY, ())
+        return ContextSource(new, None, Edits(), {}, emptied=bool(memory.file))
+    data, identity = found
+    context = context_file.parse(data, manifests.shown(path, settings.root), settings.local_sections)
+    return read_version(context, identity, memory, now)
+
+
+def read_version(context: Context, identity: files.Identity, memory: Memory, now: int) -> ContextSource:
+    """What one version of the file means, held against the versions that are known."""
+    saved = min(identity.mtime_ns // 1000, now)
+    if _lost_all(context.values, memory.file):
+        return ContextSource(context, identity, Edits(), file_state(context.values, {}), emptied=True)
+    reference = Reference(memory.file, memory.file_versions)
+    edits = find_edits(context.values, reference, Seen(saved, now), by=BY, skip=context.broken)
+    state = file_state(context.values, edits.state, memory.file)
+    state |= standing_in(context, memory)
+    undo = undo_of(memory.file, state) if memory.file else {}
+    versions = (Version(saved, False, undo),) if undo else ()
+    return ContextSource(context, identity, edits, state, versions)
+
+
+def standing_in(context: Context, memory: Memory) -> dict[str, dict[str, Field]]:
+    """What the agents said last whose record cannot be read now."""
+    return {agent: dict(memory.file[agent]) for agent in context.broken if agent in memory.file}
+
+
+def _lost_all(values: Values, known: State) -> bool:
+    """A file without a single agent where base knows some has lost them; nothing in it is taken for an edit."""
+    return not any(_is_agent(name) for name in values) and any(_is_agent(name) for name in known)
+
+
+def _is_agent(name: str) -> bool:
+    return not name.startswith("@")
+
+
+def file_state(values: Values, *replicas: State) -> dict[str, dict[str, Field]]:
+    """What a file holds as a replica: each value with its stamp in the first replica that has that very value."""
+    return {
+        agent: {name: _stamped(agent, name, text, replicas) for name, text in fields.items()}
+        for agent, fields in values.items()
+    }
+
+
+def _stamped(agent: str, name: str, text: str, replicas: tuple[State, ...]) -> Field:
+    for replica in replicas:
+        field = replica.get(agent, {}).get(name)
+        if field is not None and field.text == text:
+            return field
+    return Field(text, 0, "" if agent == FILE else OLD_COPY)
+
+
+def first_run_edits(edits: State, undated: frozenset[tuple[str, str]], live: State, mode: str) -> State:
+    """Edits of a first run (DESIGN §5.4). `newer`: an undated value loses to any live one; `live`: every value
+    does; `files`: every value wins, with a stamp just behind the live one it beats."""
+    kept: dict[str, dict[str, Field]] = {}
+    for agent, fields in edits.items():
+        there = {name: field for name, field in live.get(agent, {}).items() if field.text is not None}
+        for name, field in fields.items():
+            if mode == "files" and name in there:
+                field = field._replace(at=max(field.at, there[name].at + 1))
+            elif name in there and (mode == "live" or (agent, name) in undated):
+                continue
+            kept.setdefault(agent, {})[name] = field
+    return kept

@@ -1,0 +1,318 @@
+"""Manifests: YAML files under `manifests/`, one agent (or the shared sections) a document.
+
+`build` takes a document apart strictly and quickly; only when it finds anything unexpected is the JSON Schema
+asked, which then names every problem with its place. tests/test_manifests.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from .. import files, schema
+from ..errors import InputError, Place, Problem
+from ..merge import Policy
+from ..stamp import parse_time
+from ..state import CONTEXT, LAST_UPDATE, SHARED, Field, NotJson, decode, encode, is_agent_name, same_text
+from .yaml_text import MAX_BYTES, Document, locator, read_documents
+
+RACY = 20_000
+"""µs. Some file systems stamp files only every 10 ms."""
+
+API_VERSION = "reconciler/v1"
+_POLICIES = frozenset(get_args(Policy))
+_SECTIONS_NOT = frozenset({"version", "agents", LAST_UPDATE})
+
+
+class Manifest(NamedTuple):
+    """One document. `values`: field to JSON text; `updated`: µs, when `metadata.updated` is given."""
+
+    agent: str
+    path: str
+    line: int
+    values: Mapping[str, str]
+    policy: Mapping[str, Policy] = {}
+    updated: int | None = None
+    context_schema: str | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+class File(NamedTuple):
+    """One manifest file as it was last read: what it said then stands in while it cannot be read.
+
+    `saved` is its mtime in µs. `racy`: it was read within the clock's granularity of being written, so it
+    may have changed again without its times telling (git's rule), and is read again next time.
+    """
+
+    path: str
+    identity: files.Identity
+    saved: int
+    manifests: tuple[Manifest, ...]
+    racy: bool = False
+
+
+class Known(NamedTuple):
+    """What base remembers of the manifests: the files, and each declared field with the stamp it was given."""
+
+    files: Mapping[str, File]
+    fields: Mapping[str, Mapping[str, Field]]
+
+
+def build(document: Document, path: str) -> Manifest | None:
+    """The manifest in a document, or None when anything in it is not as the schema wants it."""
+    match document.value:
+        case {
+            "apiVersion": "reconciler/v1",
+            "kind": "Agent" | "Shared" as kind,
+            "metadata": dict(),
+            "spec": dict(),
+        }:
+            value = document.value
+        case _:
+            return None
+    if not value.keys() <= {"apiVersion", "kind", "metadata", "spec", "policy", "contextSchema"}:
+        return None
+    agent = _agent(kind, value["metadata"])
+    values = _values(kind, value["spec"])
+    policy, wanted = value.get("policy", {}), value.get("contextSchema")
+    if agent is None or values is None or not (wanted is None or (isinstance(wanted, str) and wanted)):
+        return None
+    if not isinstance(policy, dict) or not all(isinstance(p, str) and p in _POLICIES for p in policy.values()):
+        return None
+    if "contextSchema" in value and wanted is None:
+        return None
+    updated = parse_time(value["metadata"].get("updated"))
+    return Manifest(agent, path, document.line, values, policy, updated.at if updated else None, wanted)
+
+
+def _agent(kind: str, metadata: dict[str, Any]) -> str | None:
+    if not metadata.keys() <= {"name", "updated", "labels"}:
+        return None
+    labels, updated = metadata.get("labels", {}), metadata.get("updated", 0)
+    if not isinstance(labels, dict) or not all(isinstance(text, str) for text in labels.values()):
+        return None
+    if parse_time(updated) is None:
+        return None
+    name = metadata.get("name", "shared" if kind == "Shared" else None)
+    if not isinstance(name, str) or not is_agent_name(name):
+        return None
+    return SHARED if kind == "Shared" else name
+
+
+def _values(kind: str, spec: dict[str, Any]) -> dict[str, str] | None:
+    allowed = {"fields"} if kind == "Shared" else {"status", "context", "fields"}
+    fields, context = spec.get("fields", {}), spec.get("context", {})
+    if not spec.keys() <= allowed or not isinstance(fields, dict) or not isinstance(context, dict):
+        return None
+    if not isinstance(spec.get("status", ""), str):
+        return None
+    reserved = _SECTIONS_NOT | {"context"} if kind == "Shared" else {"status", "context", LAST_UPDATE}
+    if any(name in reserved or name.startswith(CONTEXT) for name in fields):
+        return None
+    try:
+        values = {"status": encode(spec["status"])} if "status" in spec else {}
+        values |= {CONTEXT + key: encode(value) for key, value in context.items()}
+        return values | {name: encode(value) for name, value in fields.items()}
+    except NotJson:
+        return None
+
+
+def parse(data: bytes, path: str) -> tuple[list[Manifest], list[Problem]]:
+    """All manifests of one file and every problem in it. Raises InputError when it is no YAML at all."""
+    good: list[Manifest] = []
+    problems: list[Problem] = []
+    for index, document in enumerate(read_documents(data, path)):
+        found = build(document, path) if document.value is not None else None
+        if found is not None:
+            good.append(found)
+        elif document.value is not None:
+            problems += _explain(data, document, path, index)
+    return good, problems
+
+
+def _explain(data: bytes, document: Document, path: str, index: int) -> list[Problem]:
+    locate = locator(data, path, index)
+    name = _name_in(document.value)
+    problems = schema.validate("manifest", document.value, locate, source=path, agent=name)
+    if not problems:
+        place, text = locate(())
+        problems = [Problem(place, "not a manifest this program understands", agent=name, text=text)]
+    return problems
+
+
+def _name_in(value: object) -> str | None:
+    match value:
+        case {"metadata": {"name": str(name)}} if is_agent_name(name):
+            return name
+    return None
+
+
+class Loaded(NamedTuple):
+    """All manifest files as they are now: readable ones, what stood in for the others, and what is wrong."""
+
+    files: dict[str, File]
+    manifests: dict[str, Manifest]
+    problems: list[Problem]
+    broken: frozenset[str]
+
+
+def load(folder: Path, root: Path, known: Known, now: int) -> Loaded:
+    """Read every manifest whose file changed since base saw it; unreadable files are named, never empty."""
+    found: dict[str, File] = {}
+    problems: list[Problem] = []
+    broken: set[str] = set()
+    for path in manifest_files(folder):
+        name = shown(path, root)
+        before = known.files.get(name)
+        try:
+            file, more = _load_file(path, name, before, now)
+            problems += more
+            broken.update(problem.agent for problem in more if problem.agent and problem.severity == "error")
+        except InputError as error:
+            problems += error.problems
+            file = before
+            broken.update(manifest.agent for manifest in (before.manifests if before else ()))
+        if file is not None:
+            found[name] = file
+    manifests, clashes = _one_each(found.values())
+    return Loaded(found, manifests, problems + clashes, frozenset(broken))
+
+
+def manifest_files(folder: Path) -> list[Path]:
+    """`**/*.yaml` and `*.yml`, sorted, hidden ones left out. Raises InputError for a file in its place."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(Problem(Place(str(folder)), "not a folder", "manifests are files in a folder"))
+    return sorted(
+        path
+        for pattern in ("*.yaml", "*.yml")
+        for path in folder.rglob(pattern)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def shown(path: Path, root: Path) -> str:
+    """A path as a person reads it: relative to the workspace where it is inside."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _load_file(path: Path, name: str, before: File | None, now: int) -> tuple[File | None, list[Problem]]:
+    if before is not None and not before.racy and files.identify(path) == before.identity:
+        return before, []
+    read = files.read(path, MAX_BYTES + 1)
+    if read is None:
+        return before, []
+    data, identity = read
+    good, problems = parse(data, name)
+    if problems:  # the documents that cannot be read are stood in for by what they last said
+        bad = {problem.agent for problem in problems}
+        good += [old for old in (before.manifests if before else ()) if old.agent in bad]
+    saved = identity.mtime_ns // 1000
+    # a file with problems is read again every time, so that they are reported every time
+    return File(name, identity, saved, tuple(good), bool(problems) or saved > now - RACY), problems
+
+
+def _one_each(found: Iterable[File]) -> tuple[dict[str, Manifest], list[Problem]]:
+    """One manifest per agent; two that claim one agent are an error that names both, and the first stands."""
+    chosen: dict[str, Manifest] = {}
+    problems = []
+    for file in found:
+        for manifest in file.manifests:
+            first = chosen.setdefault(manifest.agent.lower(), manifest)
+            if first is not manifest:
+                message = f"agent {manifest.agent} is declared twice: first in {first.path}:{first.line}"
+                hint = "delete one of the two, or merge them"
+                place = Place(manifest.path, manifest.line, 1)
+                problems.append(Problem(place, message, hint, agent=manifest.agent))
+    return {manifest.agent: manifest for manifest in chosen.values()}, problems
+
+
+class Declared(NamedTuple):
+    """What the manifests ask for. `edits`, `seeds`: fields to merge, stamped; `pins`: fields that always win;
+    `fields`: every declared field with its stamp, for base to remember; `undated`: edits without a time."""
+
+    edits: dict[str, dict[str, Field]]
+    seeds: dict[str, dict[str, Field]]
+    pins: dict[str, dict[str, Field]]
+    fields: dict[str, dict[str, Field]]
+    undated: frozenset[tuple[str, str]]
+
+
+def declare(loaded: Loaded, known: Known, now: int) -> Declared:
+    """Stamp what changed in the manifests since base saw them (DESIGN §5.5); unchanged fields are no write."""
+    result = Declared({}, {}, {}, {}, frozenset())
+    undated: set[tuple[str, str]] = set()
+    for agent, manifest in sorted(loaded.manifests.items()):
+        before = known.fields.get(agent, {})
+        at = _time_of(manifest, loaded.files[manifest.path], known, now)
+        stamp = partial(_stamped, before, at, manifest.path)
+        now_fields = {name: stamp(name, text) for name, text in manifest.values.items()}
+        result.fields[agent] = now_fields
+        changed = {name: field for name, field in now_fields.items() if before.get(name) is not field}
+        dropped = {
+            name: Field(None, max(at, field.at + 1), manifest.path)
+            for name, field in before.items()
+            if name not in now_fields and agent not in loaded.broken
+        }
+        if manifest.updated is None:
+            undated.update((agent, name) for name in changed)
+        _sort_by_policy(result, agent, manifest, now_fields, {**changed, **dropped})
+    for agent in known.fields.keys() - loaded.manifests.keys():
+        # remembered, so that a manifest that is taken away and comes back unchanged is no write
+        result.fields[agent] = dict(known.fields[agent])
+    return result._replace(undated=frozenset(undated))
+
+
+def _sort_by_policy(
+    result: Declared,
+    agent: str,
+    manifest: Manifest,
+    fields: Mapping[str, Field],
+    changed: Mapping[str, Field],
+) -> None:
+    for name, field in {**fields, **changed}.items():
+        policy = manifest.policy.get(name, "follow")
+        if policy == "pin" and field.text is not None:
+            result.pins.setdefault(agent, {})[name] = field
+        elif policy == "seed" and field.text is not None:
+            result.seeds.setdefault(agent, {})[name] = field
+        elif name in changed:
+            result.edits.setdefault(agent, {})[name] = field
+
+
+def _time_of(manifest: Manifest, file: File, known: Known, now: int) -> int:
+    old = known.files.get(manifest.path)
+    before = next((m.updated for m in old.manifests if m.agent == manifest.agent), None) if old else None
+    if manifest.updated is not None and (before is None or manifest.updated > before):
+        return min(manifest.updated, now)
+    return min(file.saved, now)
+
+
+def _stamped(before: Mapping[str, Field], at: int, by: str, name: str, text: str) -> Field:
+    was = before.get(name)
+    if was is not None and same_text(was.text, text):
+        return was
+    return Field(text, max(at, was.at + 1) if was else at, by)
+
+
+def to_yaml_plain(agent: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """An agent's live values as a manifest, plain data, for `export`."""
+    spec: dict[str, Any] = {}
+    if "status" in values:
+        spec["status"] = decode(values["status"])
+    context = {name.removeprefix(CONTEXT): decode(text) for name, text in values.items() if name.startswith(CONTEXT)}
+    fields = {
+        name: decode(text)
+        for name, text in values.items()
+        if name not in ("status", LAST_UPDATE) and not name.startswith(CONTEXT)
+    }
+    if context and agent != SHARED:
+        spec["context"] = context
+    if fields:
+        spec["fields"] = fields
+    if agent == SHARED:
+        return {"apiVersion": API_VERSION, "kind": "Shared", "metadata": {"name": "shared"}, "spec": spec}
+    return {"apiVersion": API_VERSION, "kind": "Agent", "metadata": {"name": agent}, "spec": spec}

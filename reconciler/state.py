@@ -1,0 +1,247 @@
+"""What every replica is: for each agent a map from field to (value, when, who).
+
+A value is JSON text, minified: white space outside strings removed, every token kept byte for byte, so big
+integers, floats, key order and Unicode survive. `canonical` is the text under which two values are the
+same. Pure: no file, no clock, no client.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .errors import ReconcilerError
+from .stamp import parse_time
+
+SHARED = "@shared"
+"""The reserved document of `context.json`'s own sections; no agent can have this name."""
+
+LAST_UPDATE = "last_update"
+QUIET = frozenset({LAST_UPDATE, "last_seen"})
+"""Fields that only say when: carried, but never a difference that counts (issue 1, DESIGN §5)."""
+
+CONTEXT = "context."
+MAX_DEPTH = 64
+AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Field(NamedTuple):
+    """One register. `text` is the value as JSON text, None a tombstone; `at` microseconds, `by` the writer."""
+
+    text: str | None
+    at: int
+    by: str
+
+    def order(self) -> tuple[int, str, str]:
+        """The total order of DESIGN §2; a tombstone comes before every value of its stamp."""
+        return (self.at, self.by, self.text or "")
+
+
+Agent = Mapping[str, Field]
+State = Mapping[str, Agent]
+
+
+class NotJson(ReconcilerError):
+    """A text that is not strict JSON; `message` says why, `position` is the offset of the fault."""
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+def is_agent_name(name: str) -> bool:
+    return bool(AGENT_NAME.fullmatch(name))
+
+
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_BLANK = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotJson(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def decode_at(text: str, start: int = 0) -> tuple[Any, int]:
+    """The JSON value that starts at `start`, and the offset behind it. Raises NotJson."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        raise NotJson(error.msg[:1].lower() + error.msg[1:], error.pos) from None
+    except RecursionError:
+        raise NotJson(f"nested deeper than {MAX_DEPTH} levels", start) from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise NotJson(str(error).partition(";")[0], start) from None
+
+
+def minify(text: str) -> str:
+    """JSON text without the white space between its tokens. The text must already be JSON."""
+    if not any(blank in text for blank in " \n\t\r"):
+        return text
+    return _BLANK.sub(lambda found: found[1] or "", text)
+
+
+def check_depth(text: str) -> None:
+    """Refuse what is nested too deeply to be walked safely everywhere. Raises NotJson."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            raise NotJson(f"nested deeper than {MAX_DEPTH} levels", token.start())
+
+
+def encode(value: object) -> str:
+    """Plain data as JSON text. Raises NotJson for what JSON cannot say (NaN, sets, other keys than text)."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise NotJson(f"nested deeper than {MAX_DEPTH} levels") from None
+    except (TypeError, ValueError) as error:
+        raise NotJson(str(error)) from None
+    check_depth(text)
+    return text
+
+
+def decode(text: str) -> Any:
+    """Plain data from JSON text. Raises NotJson, also for anything behind the value."""
+    value, end = decode_at(text, len(text) - len(text.lstrip(" \t\r\n")))
+    if text[end:].strip(" \t\r\n"):
+        raise NotJson("extra text behind the value", end)
+    check_depth(text)
+    return value
+
+
+def read_json(text: str) -> str:
+    """Check that a text is JSON and give it minified. Raises NotJson."""
+    decode(text)
+    return minify(text.strip(" \t\r\n"))
+
+
+def canonical(text: str) -> str:
+    """The text under which equal values are equal: sorted keys, one spelling of every string and float.
+
+    `1`, `1.0` and `true` stay different (DESIGN §4): this is text, never Python's equality.
+    """
+    return json.dumps(_DECODER.decode(text), sort_keys=True, separators=(",", ":"))
+
+
+def same_text(one: str | None, other: str | None) -> bool:
+    """Whether two values are the same value; None is "not there"."""
+    if one == other:
+        return True
+    if one is None or other is None or (one[0] == '"') != (other[0] == '"'):
+        return False
+    return canonical(one) == canonical(other)
+
+
+def same_value(field: str, one: str | None, other: str | None) -> bool:
+    """`same_text`, and for `last_update` the same instant however it is written."""
+    if same_text(one, other):
+        return True
+    if field != LAST_UPDATE or one is None or other is None:
+        return False
+    left, right = parse_time(decode(one)), parse_time(decode(other))
+    return left is not None and right is not None and left.at == right.at
+
+
+class Member(NamedTuple):
+    """One member of a JSON object inside a longer text: its key and where key and value stand."""
+
+    key: str
+    key_start: int
+    start: int
+    end: int
+
+
+_WHITE = re.compile(r"[ \t\r\n]*")
+
+
+def members(text: str, start: int = 0) -> Iterator[Member]:
+    """The members of the object that opens at `start`, in order, as spans. Raises NotJson."""
+    position = _skip(text, start + 1)
+    if text[position : position + 1] == "}":
+        return
+    while True:
+        if text[position : position + 1] != '"':
+            raise NotJson("expecting a property name in double quotes", position)
+        key, colon = decode_at(text, position)
+        colon = _skip(text, colon)
+        if text[colon : colon + 1] != ":":
+            raise NotJson("expecting ':' behind a property name", colon)
+        value_start = _skip(text, colon + 1)
+        _, end = decode_at(text, value_start)
+        yield Member(key, position, value_start, end)
+        position = _skip(text, end)
+        if text[position : position + 1] == "}":
+            return
+        if text[position : position + 1] != ",":
+            raise NotJson("expecting ',' or '}'", position)
+        position = _skip(text, position + 1)
+
+
+def _skip(text: str, position: int) -> int:
+    found = _WHITE.match(text, position)
+    return found.end() if found else position
+
+
+def split_object(text: str) -> dict[str, str]:
+    """A JSON object's members as minified texts, in order. Raises NotJson; also for a key given twice."""
+    found: dict[str, str] = {}
+    for key, key_start, start, end in members(text):
+        if key in found:
+            raise NotJson(f"the key {encode(key)} is given twice", key_start)
+        found[key] = minify(text[start:end])
+    return found
+
+
+def context_field(key: str) -> str:
+    return CONTEXT + key
+
+
+def present(agent: Agent) -> dict[str, str]:
+    """The values that are there: field to JSON text, tombstones left out."""
+    return {name: field.text for name, field in agent.items() if field.text is not None}
+
+
+def agent_to_text(agent: Agent) -> str:
+    """One agent's record as JSON text in the shape of `context.json`; `context` is always an object there."""
+    return record_to_text(present(agent))
+
+
+def record_to_text(values: Mapping[str, str]) -> str:
+    """A record's fields as one JSON object: `context.<key>` gathered under `context`."""
+    plain = [f"{encode(name)}:{text}" for name, text in values.items() if not name.startswith(CONTEXT)]
+    context = [
+        f"{encode(name.removeprefix(CONTEXT))}:{text}" for name, text in values.items() if name.startswith(CONTEXT)
+    ]
+    if context:
+        plain.append('"context":{' + ",".join(context) + "}")
+    return "{" + ",".join(plain) + "}"
+
+
+def reindent(text: str, *, step: str = "  ", margin: str = "", colon: str = ": ") -> str:
+    """Minified JSON spread over lines as `json.dumps(indent=...)` does it, tokens kept byte for byte."""
+    lines: list[str] = []
+    depth = 0
+    previous = ""
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token in "}]":
+            depth -= 1
+            if previous not in "{[":
+                lines.append("\n" + margin + step * depth)
+        elif previous and previous in "{[,":
+            lines.append("\n" + margin + step * depth)
+        lines.append(colon if token == ":" else token)
+        depth += token in "{["
+        previous = token
+    return "".join(lines)

@@ -1,0 +1,316 @@
+"""How an agent lies in Redis: keys, the hash people know, the sidecar that tells who wrote what when.
+
+    memory:agents:mary                  status busy · context {"task":"x"} · last_update 2025-...Z · insight ...
+    memory:meta:{memory:agents:mary}    version 42 · =context <digest> · .status "<at> s <digest> <by>" · ...
+
+`write.lua` writes this, `read_agent` reads it back and tells a raw write from a known one by the digests.
+Pure: bytes in, values out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..errors import Place, Problem
+from ..stamp import parse_time, refine
+from ..state import (
+    CONTEXT,
+    LAST_UPDATE,
+    MAX_DEPTH,
+    SHARED,
+    Agent,
+    Field,
+    NotJson,
+    check_depth,
+    decode,
+    decode_at,
+    encode,
+    read_json,
+    same_text,
+    split_object,
+)
+from . import LiveAgent, Put, Seen
+
+AGENTS = "memory:agents:"
+RAW = "raw"
+"""The writer's name of what somebody wrote with a plain HSET."""
+
+_SIDECAR = re.compile(r"memory:meta:\{(.*)\}", re.S)
+_ENTRY = re.compile(r"(\d+) ([sjcx]) (\S+) (.*)", re.S)
+ABSENT = Seen("-")
+
+
+class Keys(NamedTuple):
+    """The three keys of one agent; the braces keep them in one cluster slot."""
+
+    hash: str
+    sidecar: str
+    history: str
+
+
+def keys_of(agent: str) -> Keys:
+    name = "memory:shared" if agent == SHARED else AGENTS + agent
+    return Keys(name, f"memory:meta:{{{name}}}", f"memory:history:{{{name}}}")
+
+
+def agent_of(key: str) -> str | None:
+    """The agent that a hash's or a sidecar's key belongs to; None for any other key."""
+    sidecar = _SIDECAR.fullmatch(key)
+    name = sidecar[1] if sidecar else key
+    if name == "memory:shared":
+        return SHARED
+    return name.removeprefix(AGENTS) if name.startswith(AGENTS) else None
+
+
+def digest(text: bytes) -> str:
+    """What `write.lua` notes of every text it writes."""
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest()[:16]
+
+
+def encode_field(field: str, text: str | None) -> tuple[str, str]:
+    """The kind and the hash text of a value: strings are plain text, everything else its JSON text."""
+    if text is None:
+        return "x", ""
+    if field.startswith(CONTEXT):
+        return "c", text
+    if text.startswith('"'):
+        plain = decode(text)
+        try:
+            plain.encode()
+        except UnicodeEncodeError:
+            return "j", text
+        return "s", plain
+    return "j", text
+
+
+def frame(members: Mapping[str, str]) -> str:
+    """A context as the script keeps it: one member a line."""
+    lines = ",\n".join(f"{encode(key)}:{text}" for key, text in members.items())
+    return "{\n" + lines + "\n}" if lines else "{}"
+
+
+def unframe(text: str) -> dict[str, str]:
+    """The members of a context the script wrote; `split_object` reads any other JSON object."""
+    if text == "{}":
+        return {}
+    found = {}
+    for line in text[2:-2].split(",\n"):
+        key, end = decode_at(line)
+        found[key] = line[end + 1 :]
+    return found
+
+
+class _Entry(NamedTuple):
+    at: int
+    kind: str
+    digest: str
+    by: str
+
+
+def _entries(sidecar: Mapping[str, str]) -> dict[str, _Entry]:
+    found = {}
+    for name, packed in sidecar.items():
+        if name.startswith("."):
+            parts = _ENTRY.fullmatch(packed)
+            if parts:
+                found[name[1:]] = _Entry(int(parts[1]), parts[2], parts[3], parts[4])
+    return found
+
+
+def read_agent(
+    agent: str, raw_hash: Mapping[bytes, bytes], raw_sidecar: Mapping[bytes, bytes], base: Agent, now: int
+) -> tuple[LiveAgent, list[Problem]]:
+    """One agent from its hash and sidecar. `base` tells what a raw write replaced, `now` (µs) is when it was seen.
+
+    Whatever cannot be read is named in the problems and in `broken`, and left out; the rest goes on.
+    """
+    return _Reader(agent, raw_hash, raw_sidecar, base, now).read()
+
+
+class _Reader:
+    """One agent being read: the hash field by field, known texts apart from foreign ones."""
+
+    def __init__(
+        self,
+        agent: str,
+        raw_hash: Mapping[bytes, bytes],
+        raw_sidecar: Mapping[bytes, bytes],
+        base: Agent,
+        now: int,
+    ) -> None:
+        self.agent, self.base, self.now = agent, base, now
+        self.key = keys_of(agent).hash
+        self.hash = raw_hash
+        sidecar = {name.decode("utf-8", "replace"): text.decode("utf-8", "replace")
+                   for name, text in raw_sidecar.items()}  # fmt: skip
+        version = sidecar.get("version", "0")
+        self.version = int(version) if version.isdecimal() else 0
+        self.context_digest = sidecar.get("=context", "-")
+        self.entries = _entries(sidecar)
+        self.fields: dict[str, Field] = {}
+        self.raw: list[Put] = []
+        self.seen: dict[str, Seen] = {}
+        self.broken: set[str] = set()
+        self.problems: list[Problem] = []
+        self.seen_at = self._seen_at()
+
+    def read(self) -> tuple[LiveAgent, list[Problem]]:
+        if not self.hash and any(entry.kind != "x" for entry in self.entries.values()):
+            return self._gone(), []
+        for key, text in self.hash.items():
+            try:
+                self._read_hash_field(key.decode(), text)
+            except UnicodeDecodeError:
+                self._broken(key.decode("utf-8", "backslashreplace"), "not UTF-8 text")
+        if b"context" not in self.hash:
+            self._read_context("{}", known=self.context_digest == "-", there=False)
+        for name, entry in self.entries.items():
+            self._read_missing(name, entry)
+        live = LiveAgent(self.fields, self.version, tuple(self.raw), self.seen, broken=frozenset(self.broken))
+        return live, self.problems
+
+    def _seen_at(self) -> int:
+        """The stamp of raw writes: when they were seen, or the `last_update` they declare (DESIGN §4)."""
+        text = self.hash.get(b"last_update", b"").decode("utf-8", "replace")
+        known = self.entries.get(LAST_UPDATE)
+        if known is not None and known.digest == digest(text.encode()):
+            return self.now
+        declared = parse_time(text)
+        if declared is None or declared.at > self.now or (known is not None and declared.at <= known.at):
+            return self.now
+        return refine(declared, self.now)
+
+    def _read_hash_field(self, name: str, text: bytes) -> None:
+        if name == "context" and self.agent != SHARED:
+            known = digest(text) == self.context_digest
+            self._read_context(text.decode(), known=known, there=True)
+            return
+        if name.startswith(CONTEXT) or (name == "context" and self.agent == SHARED):
+            self._broken(name, "this name is reserved", f"use the JSON object in {self.key} context")
+            return
+        entry = self.entries.get(name)
+        if entry and entry.kind in "sj" and entry.digest == digest(text):
+            self.fields[name] = Field(self._value(name, entry, text.decode()), entry.at, entry.by)
+        elif name == LAST_UPDATE:
+            self._read_time(text.decode(), entry)
+        else:
+            self._take_raw(name, self._value(name, entry, text.decode()))
+            self.seen[name] = Seen(digest(text))
+
+    def _value(self, name: str, entry: _Entry | None, text: str) -> str:
+        """Plain text is a string, unless the field held other JSON before, or is a shared section."""
+        if (entry is not None and entry.kind == "j") or (self.agent == SHARED and text[:1] in "{["):
+            try:
+                return read_json(text)
+            except NotJson:
+                pass  # it was JSON once; what somebody wrote there now is plain text
+        return encode(text)
+
+    def _read_time(self, text: str, entry: _Entry | None) -> None:
+        declared = parse_time(text)
+        if declared is None or (entry is not None and declared.at <= entry.at) or declared.at > self.now:
+            if entry is not None and entry.kind == "s":
+                self.fields[LAST_UPDATE] = Field(encode(text), entry.at, entry.by)
+            return
+        self.fields[LAST_UPDATE] = Field(encode(text), declared.at, RAW)
+        self.raw.append(Put(LAST_UPDATE, encode(text), declared.at, RAW))
+
+    def _read_context(self, text: str, *, known: bool, there: bool) -> None:
+        try:
+            members = unframe(text) if known else self._foreign_context(text)
+        except NotJson as error:
+            self._broken("context", f"not a JSON object: {error.message}")
+            return
+        if not known:
+            self.seen["context"] = Seen(digest(text.encode()), frame(members)) if there else ABSENT
+        for key, value in members.items():
+            name = CONTEXT + key
+            entry = self.entries.get(name)
+            if known and entry:
+                self.fields[name] = Field(value, entry.at, entry.by)
+            elif entry and self._unchanged(name, entry, value):
+                self.fields[name] = Field(value, entry.at, entry.by)
+            else:
+                self._take_raw(name, value)
+
+    def _foreign_context(self, text: str) -> dict[str, str]:
+        """A context somebody else wrote; one or two layers of JSON text around it are taken off."""
+        value = decode(text)
+        for _ in range(2):
+            if isinstance(value, str):
+                text, value = value, decode(value)
+                self._warn("context", "the object is encoded twice; it was put right")
+        if not isinstance(value, dict):
+            raise NotJson(f"found {type(value).__name__}")
+        check_depth(text)
+        stripped = text.strip(" \t\r\n")
+        stripped.encode()
+        return split_object(stripped)
+
+    def _unchanged(self, name: str, entry: _Entry, value: str) -> bool:
+        known = self.base.get(name)
+        return known is not None and (known.at, known.by) == (entry.at, entry.by) and same_text(known.text, value)
+
+    def _take_raw(self, name: str, text: str | None) -> None:
+        entry = self.entries.get(name)
+        at = max(self.seen_at, entry.at + 1) if entry else self.seen_at
+        known = self.base.get(name)
+        old = known.text if known and entry and known.at == entry.at else None
+        self.fields[name] = Field(text, at, RAW)
+        self.raw.append(Put(name, text, at, RAW, old or "null"))
+
+    def _read_missing(self, name: str, entry: _Entry) -> None:
+        """A field the sidecar knows and the hash lacks: a tombstone, or one that somebody removed."""
+        if name in self.fields:
+            return
+        if entry.kind == "x":
+            self.fields[name] = Field(None, entry.at, entry.by)
+        elif name.startswith(CONTEXT):
+            if "context" not in self.broken:
+                self._take_raw(name, None)
+        elif name != LAST_UPDATE and name not in self.broken:
+            self._take_raw(name, None)
+            self.seen[name] = ABSENT
+
+    def _gone(self) -> LiveAgent:
+        """The whole hash was removed: no deletion (DESIGN §5.3). What may be written there again, and which
+        stamps to forget of fields that nobody here can restore."""
+        seen = {"context" if name.startswith(CONTEXT) else name: ABSENT
+                for name, entry in self.entries.items() if entry.kind != "x"}  # fmt: skip
+        seen.pop(LAST_UPDATE, None)
+        tombs = {name: Field(None, entry.at, entry.by)
+                 for name, entry in self.entries.items() if entry.kind == "x"}  # fmt: skip
+        forget = tuple(Put(name, None, entry.at, entry.by, forget=True)
+                       for name, entry in self.entries.items()
+                       if entry.kind != "x" and name != LAST_UPDATE)  # fmt: skip
+        return LiveAgent(tombs, self.version, (), seen, gone=forget)
+
+    def _broken(self, name: str, message: str, hint: str = "") -> None:
+        self.broken.add(name)
+        hint = hint or f"mend it with HSET {self.key} {name}, or HDEL it"
+        self.problems.append(Problem(Place(f"{self.key} {name}"), message, hint, agent=self.agent))
+
+    def _warn(self, name: str, message: str) -> None:
+        self.problems.append(Problem(Place(f"{self.key} {name}"), message, agent=self.agent, severity="warning"))
+
+
+def restoring(live: LiveAgent, puts: tuple[Put, ...]) -> tuple[Put, ...]:
+    """The puts that refill an agent whose hash somebody removed, and forget what they do not refill."""
+    written = {put.field for put in puts}
+    return puts + tuple(put for put in live.gone if put.field not in written)
+
+
+def arguments(puts: tuple[Put, ...]) -> Iterator[str]:
+    """The puts as `write.lua` takes them, six arguments each."""
+    for put in puts:
+        kind, text = ("f", "") if put.forget else encode_field(put.field, put.text)
+        yield from (put.field, kind, text, "" if put.at is None else str(put.at), put.by, put.old)
+
+
+__all__ = [
+    "ABSENT", "AGENTS", "MAX_DEPTH", "RAW", "Keys", "agent_of", "arguments", "digest", "encode_field",
+    "frame", "keys_of", "read_agent", "restoring", "unframe",
+]  # fmt: skip
