@@ -21,7 +21,7 @@ from .base import Conflict, Memory
 from .edits import Version, undo_of
 from .errors import InputError, Place, Problem, Refused, StoreAway
 from .merge import merge, pin, seeds_only, with_times
-from .plan import Change, Limit, Plan, Withheld, diff, guard, make_plan, what_moved
+from .plan import Change, Content, Limit, Plan, Withheld, diff, guard, make_plan, what_moved
 from .settings import Settings
 from .sources import context_file, desired
 from .sources.desired import Desired
@@ -39,14 +39,14 @@ ATTEMPTS = 5
 @dataclass(frozen=True, slots=True)
 class Options:
     """How one round is run. `prune`: an agent gone from one side is deleted; `force`: no guard;
-    `reviewed`: contents of the plan that alone may be applied (`Change.content`)."""
+    `reviewed`: contents of the plan that alone may be applied (`Plan.contents`)."""
 
     dry: bool = False
     prune: bool = False
     force: bool = False
     max_deletes: str | None = None
     first_run: str | None = None
-    reviewed: tuple[tuple[object, ...], ...] | None = None
+    reviewed: tuple[Content, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class View:
     pruned: frozenset[str]
     clashes: tuple[Problem, ...]
     now: int
+    late: tuple[str, ...] = ()
     plan: Plan = field(default_factory=Plan)
 
 
@@ -70,8 +71,6 @@ class Round:
     plan: Plan
     merged: State
     refused: tuple[str, ...] = ()
-    wrote_file: bool = False
-    versions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -88,23 +87,21 @@ def reconcile(workspace: Workspace, options: Options = Options()) -> Round:
     first one, which is what a person sees; later attempts only add what happened meanwhile.
     """
     first: Plan | None = None
-    wrote_file = False
     for _ in range(ATTEMPTS):
         view = look(workspace, options)
         first = first or view.plan
         if options.dry:
-            return Round(first, view.merged, versions=_versions(view.memory, view.live))
+            return Round(first, view.merged)
         check_guards(workspace.settings, view, options)
         memory, text = remember(workspace, view)
         written = write_live(workspace.store, view, memory, _oldest(view, workspace.settings))
         moved = write_file(workspace, view, memory, text)
         memory = remember_written(workspace, view, memory, written)
-        wrote_file = wrote_file or (text is not None and not moved)
         options = replace(options, reviewed=None)
         if not moved and not any(answer.foreign or "o" in answer.flags.lower() for answer in written.values()):
             break
     refused = tuple(f"{agent}: {answer.refused}" for agent, answer in sorted(written.items()) if answer.refused)
-    return Round(_with_problems(first, view.plan), memory.merged, refused, wrote_file, memory.versions)
+    return Round(_with_problems(first, view.plan), memory.merged, refused)
 
 
 def reconcile_or_away(workspace: Workspace, options: Options = Options()) -> Round:
@@ -122,34 +119,52 @@ def look(workspace: Workspace, options: Options) -> View:
     memory = workspace.base.load()
     wanted = desired.read(settings, memory, now)
     live = workspace.store.observe(memory.merged)
-    merged = join(memory, wanted, live, options.first_run or settings.first_run)
+    skew = int(settings.max_skew.total_seconds() * 1_000_000)
+    merged, late = join(memory, wanted, live, options.first_run or settings.first_run, skew)
     clashes = _drop_clashes(merged, memory)
     pruned = _pruned(memory, wanted, live) if options.prune else frozenset()
     for agent in pruned:
         merged[agent] = {name: Field(None, max(now, old.at + 1), "prune") for name, old in merged[agent].items()}
-    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now)
+    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late))
     return replace(view, plan=compare(settings, view))
 
 
-def join(memory: Memory, wanted: Desired, live: Live, first_run: str) -> dict[str, dict[str, Field]]:
-    """Every replica merged, policies on top. On a first run nothing is deleted, and undated values are weak."""
+def join(
+    memory: Memory, wanted: Desired, live: Live, first_run: str, max_skew: int
+) -> tuple[dict[str, dict[str, Field]], list[str]]:
+    """Every replica merged, policies on top; and the agents whose stamps were in the future.
+
+    On a first run nothing is deleted, and undated values are weak (DESIGN §5.4).
+    """
     file_edits: State = wanted.context.edits.state
     declared: State = wanted.declared.edits
     live_state = live.state
     if memory.empty:
         undated = wanted.context.edits.undated | wanted.declared.undated
-        live_state = {
-            agent: {name: value for name, value in fields.items() if value.text is not None}
-            for agent, fields in live_state.items()
-        }
         file_edits = desired.first_run_edits(file_edits, undated, live_state, first_run)
         declared = desired.first_run_edits(declared, undated, live_state, first_run)
     journal: dict[str, dict[str, Field]] = {}
     for entry in memory.journal:
         journal = merge(journal, {entry.agent: {entry.field: entry.value}})
-    merged = merge(memory.merged, journal, file_edits, declared, live_state)
+    ours = merge(memory.merged, journal, file_edits, declared)
+    late = _clamp(ours, live, max_skew)
+    merged = merge(ours, live_state)
     merged = merge(merged, seeds_only(wanted.declared.seeds, [merged]))
-    return with_times(pin(merged, wanted.declared.pins))
+    return with_times(pin(merged, wanted.declared.pins)), late
+
+
+def _clamp(ours: dict[str, dict[str, Field]], live: Live, max_skew: int) -> list[str]:
+    """Stamps further in the server's future than `max_skew` µs become its now, as in the write script: a clock
+    that runs ahead cannot freeze a field (DESIGN §4). The agents that had one."""
+    if not live.up:
+        return []
+    latest = live.now + max_skew
+    late = [agent for agent, fields in ours.items() if any(value.at > latest for value in fields.values())]
+    for agent in late:
+        ours[agent] = {
+            name: value._replace(at=live.now) if value.at > latest else value for name, value in ours[agent].items()
+        }
+    return sorted(late)
 
 
 def _drop_clashes(merged: dict[str, dict[str, Field]], memory: Memory) -> list[Problem]:
@@ -287,6 +302,8 @@ def _notes(view: View) -> list[str]:
         notes.append(f"old copies in context.json, put right: {_some(wanted.context.edits.stale)}")
     if pruned:
         notes.append(f"pruned, because one side lacks them: {_some(sorted(pruned))}")
+    if view.late:
+        notes.append(f"stamps in Redis' future became its now; is this machine's clock ahead? {_some(view.late)}")
     if memory.journal:
         notes.append(f"{len(memory.journal)} writes from while Redis was away are merged")
     return [note for note in notes if note]

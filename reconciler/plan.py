@@ -24,6 +24,10 @@ Direction = Literal["redis", "file"]
 Op = Literal["create", "update", "delete"]
 
 
+Content = tuple[str, str, str, str | None, str | None, str]
+"""Agent, field, direction, old, new, writer."""
+
+
 class Change(NamedTuple):
     """One field that one side must learn. `old` and `new` are JSON texts, None where there is no value.
 
@@ -51,7 +55,7 @@ class Change(NamedTuple):
         return self.field in QUIET
 
     @property
-    def content(self) -> tuple[str, str, str, str | None, str | None, str]:
+    def content(self) -> Content:
         """What a reviewer approved: all but the moment, which for a raw write is when it was seen."""
         return (self.agent, self.field, self.direction, self.old, self.new, self.by)
 
@@ -85,11 +89,16 @@ class Plan:
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
     @property
+    def contents(self) -> tuple[Content, ...]:
+        """What a reviewer approves of it: every change that counts."""
+        return tuple(change.content for change in self.changes if not change.quiet)
+
+    @property
     def id(self) -> str:
         """The plan's fingerprint: SHA-256 over what a reviewer sees of it."""
         digest = hashlib.sha256()
-        for change in self.changes:
-            digest.update(repr(change.content).encode("utf-8", "surrogatepass"))
+        for content in self.contents:
+            digest.update(repr(content).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def towards(self, direction: Direction) -> dict[str, dict[str, Change]]:
@@ -226,13 +235,13 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def what_moved(reviewed: Iterable[tuple[object, ...]], now: Plan) -> list[str]:
+def what_moved(reviewed: Iterable[Content], now: Plan) -> list[str]:
     """How a plan differs from the one that somebody reviewed, as lines for a person; none if it does not."""
-    was, is_now = set(reviewed), {change.content for change in now.changes}
+    was, is_now = set(reviewed), set(now.contents)
     gone = [f"no longer planned: {_name(item)}" for item in was - is_now]
     return sorted(gone) + sorted(f"new since: {_name(item)}" for item in is_now - was)
 
 
-def _name(content: tuple[object, ...]) -> str:
+def _name(content: Content) -> str:
     agent, field, direction, old, new, _ = content
     return f"{agent}.{field} → {direction}: {old} → {new}"

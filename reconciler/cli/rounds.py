@@ -11,7 +11,7 @@ from .. import files, render
 from ..controller import Options, Round, reconcile_or_away
 from ..errors import UsageError
 from ..health import write_health
-from ..plan import Plan
+from ..plan import Content, Plan
 from ..settings import FIRST_RUN, Settings
 from ..state import encode
 from ..workspace import open_workspace
@@ -107,12 +107,14 @@ def finish(settings: Settings, done: Round) -> None:
         files.backup(settings.context_file, folder, datetime.now().astimezone().date(), settings.backups)
 
 
-def _read_plan(name: str) -> tuple[tuple[object, ...], ...]:
-    """The reviewed changes, as `Change.content` gives them."""
+def _read_plan(name: str) -> tuple[Content, ...]:
+    """The reviewed changes, as `Plan.contents` gives them."""
     try:
         plan = json.loads(read_input(name, "--plan"))
         changes = [
-            (c["agent"], c["field"], c["direction"], _text(c, "old"), _text(c, "new"), c["by"]) for c in plan["changes"]
+            (c["agent"], c["field"], c["direction"], _text(c, "old"), _text(c, "new"), c["by"])
+            for c in plan["changes"]
+            if not c["quiet"]
         ]
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"--plan {name}: not a plan", hint="make one with: reconciler diff -o json") from None

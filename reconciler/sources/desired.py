@@ -135,11 +135,13 @@ def first_run_edits(edits: State, undated: frozenset[tuple[str, str]], live: Sta
     does; `files`: every value wins, with a stamp just behind the live one it beats."""
     kept: dict[str, dict[str, Field]] = {}
     for agent, fields in edits.items():
-        there = {name: field for name, field in live.get(agent, {}).items() if field.text is not None}
+        there = live.get(agent, {})
         for name, field in fields.items():
-            if mode == "files" and name in there:
-                field = field._replace(at=max(field.at, there[name].at + 1))
-            elif name in there and (mode == "live" or (agent, name) in undated):
-                continue
+            known = there.get(name)
+            if known is not None and known.text is not None and mode != "files":
+                if mode == "live" or (agent, name) in undated:
+                    continue
+            elif known is not None:  # beaten in any case: files win, or a tombstone, and nothing is deleted now
+                field = field._replace(at=max(field.at, known.at + 1))
             kept.setdefault(agent, {})[name] = field
     return kept
