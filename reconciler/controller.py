@@ -24,6 +24,7 @@ from .merge import merge, pin, seeds_only, with_times
 from .plan import Change, Content, Limit, Plan, Withheld, diff, guard, make_plan, what_moved
 from .settings import Settings
 from .sources import context_file, desired
+from .sources.context_file import Context
 from .sources.desired import Desired
 from .sources.manifests import Known
 from .stamp import format_time
@@ -342,8 +343,8 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, str | None]:
     if "" in view.desired.unreadable:
         state = before.file
     elif changes or source.identity is None:
-        text = _render(view, changes)
-        context = context_file.parse(text.encode(), "context.json", workspace.settings.local_sections)
+        text = _render(workspace.settings, view, changes)
+        context = desired.parse(workspace.settings, text.encode())
         state = desired.file_state(context.values, view.merged)
         state |= desired.standing_in(context, before)
         replaced = before.file if source.emptied else source.state
@@ -352,6 +353,7 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, str | None]:
         merged=_keep(view, workspace.settings),
         versions=_versions(before, view.live),
         file=state,
+        clean=source.clean if text is None else None,
         manifests=Known(view.desired.loaded.files, view.desired.declared.fields),
         epoch=view.live.epoch or before.epoch,
         empty=False,
@@ -363,11 +365,16 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, str | None]:
     return after, text
 
 
-def _render(view: View, changes: Mapping[str, Mapping[str, Change]]) -> str:
-    context = view.desired.context.context
-    assert context is not None  # only an unreadable file has none, and that is not written
+def _render(settings: Settings, view: View, changes: Mapping[str, Mapping[str, Change]]) -> str:
+    context = view.desired.context.context or _read_again(settings)
     newest = max((change.at for group in changes.values() for change in group.values()), default=view.now)
     return context_file.render(context, changes, view.merged, encode(format_time(newest)))
+
+
+def _read_again(settings: Settings) -> Context:
+    """The file that was not read because it had not changed; if it has by now, the swap will find out."""
+    found = files.read(settings.context_file, context_file.MAX_BYTES)
+    return desired.parse(settings, found[0] if found else context_file.NEW.encode())
 
 
 def _keep(view: View, settings: Settings) -> State:
@@ -462,7 +469,7 @@ def _take_displaced(workspace: Workspace, done: files.Replaced, memory: Memory) 
     assert done.displaced is not None and done.displaced_mtime_ns is not None
     memory = workspace.base.load()
     try:
-        context = context_file.parse(done.displaced, "context.json", workspace.settings.local_sections)
+        context = desired.parse(workspace.settings, done.displaced)
     except InputError:
         folder = files.private_folder(workspace.settings.folder / "backups")
         files.write_private(folder / f"torn-{done.displaced_mtime_ns}.json", done.displaced)

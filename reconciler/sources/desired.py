@@ -6,7 +6,7 @@ is named in the problems, and what it said last stands in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import files
 from ..base import Memory
@@ -24,10 +24,12 @@ OLD_COPY = "an old copy"
 
 @dataclass(frozen=True, slots=True)
 class ContextSource:
-    """`context.json` as it is now. `context` is None when it cannot be read; `identity` None when it is missing.
+    """`context.json` as it is now. `context` is None when it cannot be read, or need not be, because it is the
+    very file that base remembers; `identity` None when it is missing.
 
     `edits` are the writes in it; `state` is what it holds, each value with the stamp it has there;
-    `versions` what this reading adds to the known versions of the file.
+    `versions` what this reading adds to the known versions of the file. `clean`: its identity, if the next
+    round need not read it while that stays the same.
     """
 
     context: Context | None
@@ -36,6 +38,7 @@ class ContextSource:
     state: State
     versions: tuple[Version, ...] = ()
     emptied: bool = False
+    clean: files.Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ def read(settings: Settings, memory: Memory, now: int) -> Desired:
 
 def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource:
     path = settings.context_file
+    if memory.clean is not None and files.identify(path) == memory.clean:
+        return ContextSource(None, memory.clean, Edits(), memory.file, clean=memory.clean)
     found = files.read(path, context_file.MAX_BYTES)
     if found is None:
         if not path.parent.is_dir() and path.parent.exists():
@@ -82,8 +87,15 @@ def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource
         new = context_file.parse(context_file.NEW.encode(), BY, ())
         return ContextSource(new, None, Edits(), {}, emptied=bool(memory.file))
     data, identity = found
-    context = context_file.parse(data, manifests.shown(path, settings.root), settings.local_sections)
-    return read_version(context, identity, memory, now)
+    context = parse(settings, data)
+    source = read_version(context, identity, memory, now)
+    quiet = identity.mtime_ns // 1000 < now - manifests.RACY and not context.problems and not source.emptied
+    return replace(source, clean=identity if quiet else None)
+
+
+def parse(settings: Settings, data: bytes) -> Context:
+    """The bytes of a `context.json`. Raises InputError when nothing in it can be used."""
+    return context_file.parse(data, manifests.shown(settings.context_file, settings.root), settings.local_sections)
 
 
 def read_version(context: Context, identity: files.Identity, memory: Memory, now: int) -> ContextSource:
