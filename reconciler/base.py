@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
-from .edits import KEEP_SPAN, KEEP_VERSIONS, Version
+from .edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, Version
 from .errors import ReconcilerError
 from .files import Identity
 from .sources.manifests import File, Known, Manifest
@@ -71,7 +71,7 @@ class Memory:
     merged: State = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     file: State = field(default_factory=dict)
-    file_versions: tuple[Version, ...] = ()
+    file_versions: Sequence[Version] = ()
     manifests: Known = field(default_factory=lambda: Known({}, {}))
     journal: tuple[Entry, ...] = ()
     epoch: str = ""
@@ -96,11 +96,8 @@ class Base:
                 merged={name: _fields(text) for name, text, _ in agents},
                 versions={name: version for name, _, version in agents},
                 file={name: _fields(text) for name, text in db.execute("SELECT name, fields FROM file")},
-                file_versions=tuple(
-                    Version(written, bool(ours), _undo(undo))
-                    for written, ours, undo in db.execute(
-                        "SELECT written, ours, undo FROM file_version ORDER BY id DESC"
-                    )
+                file_versions=_Versions(
+                    db.execute("SELECT written, ours, undo FROM file_version ORDER BY id DESC").fetchall()
                 ),
                 manifests=_known(db),
                 journal=tuple(_journal(db)),
@@ -133,9 +130,10 @@ class Base:
                 "INSERT INTO file_version (written, ours, undo) VALUES (?, ?, ?)",
                 [(version.written, version.ours, _dump_undo(version)) for version in new_versions],
             )
+            newest = "(SELECT max(id) FROM file_version)"
             db.execute(
-                "DELETE FROM file_version WHERE written < ? AND id <= (SELECT max(id) FROM file_version) - ?",
-                (now - KEEP_SPAN, KEEP_VERSIONS),
+                f"DELETE FROM file_version WHERE written < ? AND id <= {newest} - ? OR id <= {newest} - ?",
+                (now - KEEP_SPAN, KEEP_VERSIONS, KEEP_MOST),
             )
             kept = {entry.id for entry in after.journal}
             done = [(entry.id,) for entry in before.journal if entry.id not in kept]
@@ -147,6 +145,20 @@ class Base:
             db.execute("DELETE FROM conflict WHERE id <= (SELECT max(id) FROM conflict) - ?", (KEEP_CONFLICTS,))
             facts = {"epoch": after.epoch, "clean": json.dumps(after.clean), "round": "1"}
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+    def unwrite(self, memory: Memory, file: State) -> None:
+        """Forget the newest version of `context.json`: it never came to be. `file` is what was read there instead."""
+        with self._open() as db:
+            _save_rows(db, "file", memory.file, file, lambda fields: (_dump(fields),))
+            db.execute("DELETE FROM file_version WHERE id = (SELECT max(id) FROM file_version)")
+
+    def version(self, agent: str) -> int:
+        """The last version known in Redis of one agent; 0 for none."""
+        if not self.path.exists():
+            return 0
+        with self._open(read_only=True) as db:
+            row = db.execute("SELECT version FROM agent WHERE name = ?", (agent,)).fetchone()
+        return int(row[0]) if row else 0
 
     def append_journal(self, state: State) -> None:
         """Keep writes until a round has merged them; on disk when this returns."""
@@ -197,6 +209,29 @@ def _fields(text: str) -> dict[str, Field]:
 
 def _dump(fields: Agent) -> str:
     return json.dumps(fields, separators=(",", ":"))
+
+
+class _Versions(Sequence[Version]):
+    """The versions of the file, newest first; each is decoded only when somebody walks back that far."""
+
+    def __init__(self, rows: list[tuple[int, int, str]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Version: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Version]: ...
+    def __getitem__(self, index: int | slice) -> Version | list[Version]:
+        if isinstance(index, slice):
+            return [_version(*row) for row in self.rows[index]]
+        return _version(*self.rows[index])
+
+
+def _version(written: int, ours: int, undo: str) -> Version:
+    return Version(written, bool(ours), _undo(undo))
 
 
 def _undo(text: str) -> dict[tuple[str, str], Field | None]:

@@ -10,7 +10,6 @@ replica missing. Nothing here reads YAML, speaks to Redis or opens a file: the p
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -116,7 +115,7 @@ def reconcile_or_away(workspace: Workspace, options: Options = Options()) -> Rou
 def look(workspace: Workspace, options: Options) -> View:
     """Observe every replica, merge them, and plan what each side must learn."""
     settings = workspace.settings
-    now = time.time_ns() // 1000
+    now = workspace.clock()
     memory = workspace.base.load()
     wanted = desired.read(settings, memory, now)
     live = workspace.store.observe(memory.merged)
@@ -188,10 +187,17 @@ def _pruned(memory: Memory, wanted: Desired, live: Live) -> frozenset[str]:
     gone: set[str] = set(wanted.context.edits.gone)
     if wanted.context.emptied:
         gone |= {agent for agent in memory.file if not agent.startswith("@")}
-    if not wanted.loaded.broken:
-        gone |= memory.manifests.fields.keys() - wanted.loaded.manifests.keys()
+    gone |= set(_gone_from_manifests(memory, wanted))
     gone |= set(_gone_from_redis(memory, live))
     return frozenset(agent for agent in gone if agent != SHARED and _alive(memory.merged.get(agent, {})))
+
+
+def _gone_from_manifests(memory: Memory, wanted: Desired) -> list[str]:
+    """The agents that had a manifest and have none now, and are still there."""
+    if wanted.loaded.broken:
+        return []
+    gone = memory.manifests.fields.keys() - wanted.loaded.manifests.keys()
+    return sorted(agent for agent in gone if agent != SHARED and _alive(memory.merged.get(agent, {})))
 
 
 def _gone_from_redis(memory: Memory, live: Live) -> list[str]:
@@ -257,7 +263,7 @@ def _check_contexts(settings: Settings, wanted: Desired, merged: State, problems
         if manifest.context_schema is None or agent not in merged:
             continue
         place = Place(manifest.path, manifest.line, 1)
-        path = (settings.root / manifest.path).parent / manifest.context_schema
+        path = (settings.manifests_base / manifest.path).parent / manifest.context_schema
         try:
             if path not in checks:
                 found = files.read(path, 1 << 20)
@@ -299,6 +305,8 @@ def _notes(view: View) -> list[str]:
     if wanted.context.emptied:
         notes.append("context.json was lost or emptied: it is written anew from the last good state")
     notes.append(_note("gone from context.json", [a for a in wanted.context.edits.gone if a not in pruned]))
+    dropped = [agent for agent in _gone_from_manifests(memory, wanted) if agent not in pruned]
+    notes.append(_note("gone from the manifests", dropped, "kept"))
     if wanted.context.edits.stale:
         notes.append(f"old copies in context.json, put right: {_some(wanted.context.edits.stale)}")
     if pruned:
@@ -310,8 +318,8 @@ def _notes(view: View) -> list[str]:
     return [note for note in notes if note]
 
 
-def _note(what: str, agents: list[str]) -> str:
-    return f"{what}: {_some(agents)}: restored (--prune deletes instead)" if agents else ""
+def _note(what: str, agents: list[str], done: str = "restored") -> str:
+    return f"{what}: {_some(agents)}: {done} (--prune deletes instead)" if agents else ""
 
 
 def _some(names: Iterable[str]) -> str:
@@ -367,8 +375,7 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, str | None]:
 
 def _render(settings: Settings, view: View, changes: Mapping[str, Mapping[str, Change]]) -> str:
     context = view.desired.context.context or _read_again(settings)
-    newest = max((change.at for group in changes.values() for change in group.values()), default=view.now)
-    return context_file.render(context, changes, view.merged, encode(format_time(newest)))
+    return context_file.render(context, changes, view.merged, encode(format_time(view.now)))
 
 
 def _read_again(settings: Settings) -> Context:
@@ -457,6 +464,8 @@ def write_file(workspace: Workspace, view: View, memory: Memory, text: str | Non
     try:
         done = files.replace(path, text.encode(), view.desired.context.identity)
     except files.Moved:
+        source = view.desired.context
+        workspace.base.unwrite(memory, view.memory.file if source.emptied else source.state)
         return True
     if done.displaced is None:
         return False
@@ -475,7 +484,7 @@ def _take_displaced(workspace: Workspace, done: files.Replaced, memory: Memory) 
         files.write_private(folder / f"torn-{done.displaced_mtime_ns}.json", done.displaced)
         return
     identity = files.Identity(0, 0, len(done.displaced), done.displaced_mtime_ns)
-    found = desired.read_version(context, identity, memory, time.time_ns() // 1000)
+    found = desired.read_version(context, identity, memory, workspace.clock())
     workspace.base.append_journal(found.edits.state)
 
 

@@ -33,10 +33,15 @@ class Daemon:
         self.settings, self.options, self.tell, self.warn = settings, options, tell, warn
         self.stop, self.wake = threading.Event(), threading.Event()
         self._failures = 0
-        self._last: object = None
+        self._news: object = None
+        self._warned = ""
+        self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
     def run(self) -> None:
-        """Until stopped: open the store, run rounds in it, open it again when it went away."""
+        """Until stopped: open the store, run rounds in it, open it again when it went away.
+
+        Raises what makes even the first round impossible: somebody is there to read it.
+        """
         with self._signals(), self._triggers():
             while not self.stop.is_set():
                 try:
@@ -45,50 +50,48 @@ class Daemon:
                 except StoreAway as reason:
                     self._warn_once(str(reason))
                 except ReconcilerError as error:
+                    if self._news is None:
+                        raise
                     self._failures += 1
-                    self._warn_once(f"round failed ({self._failures} in a row): {error}")
-                    self._rest(min(LONGEST_PAUSE, 0.5 * 2**self._failures))
+                    self._warn_once(str(error))
+                    self.stop.wait(min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self._failures, 10)))
 
     def _rounds(self, workspace: Workspace) -> None:
         while True:
             self.wake.clear()
             self._note(reconcile(workspace, self.options))
-            self._rest(None)
+            self.wake.wait()
             if self.stop.is_set() or isinstance(workspace.store, AwayStore):
                 return
 
     def _note(self, done: Round) -> None:
-        self._failures = 0
+        if self._news is None:
+            self._watcher.start()  # not before: the first round may make the folder that is watched
+        if self._failures:
+            self.warn(f"rounds succeed again after {self._failures} that failed")
+        self._failures, self._warned = 0, ""
         news = (done.exit_code, done.plan.problems, done.plan.redis_up)
-        if done.plan.changes or news != self._last:
-            self._last = news
+        if done.plan.changes or news != self._news:
+            self._news = news
             self.tell(done)
 
     def _warn_once(self, text: str) -> None:
-        if text != self._last:
-            self._last = text
+        if text != self._warned:
+            self._warned = text
             self.warn(text)
-
-    def _rest(self, seconds: float | None) -> None:
-        """Wait to be woken; after a failure at least its pause, unless stopped."""
-        if seconds is None:
-            self.wake.wait()
-        else:
-            self.stop.wait(seconds)
 
     @contextmanager
     def _triggers(self) -> Iterator[None]:
         clock = BackgroundScheduler()
         clock.add_job(self.wake.set, "interval", seconds=self.settings.interval.total_seconds())
         clock.start()
-        watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
-        watcher.start()
         try:
             yield
         finally:
             self.stop.set()
             clock.shutdown(wait=False)
-            watcher.join(timeout=2)
+            if self._watcher.is_alive():
+                self._watcher.join(timeout=2)
 
     def _watch(self) -> None:
         """Wake on any change of the sources. The clock finds what a watcher misses."""

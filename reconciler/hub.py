@@ -7,13 +7,14 @@ merged when Redis returns. A partial update never drops other keys and never tou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Self
 
 from . import files
-from .controller import Options, look, reconcile
+from .controller import Options, look, reconcile, reconcile_or_away
 from .errors import NotFound, ReconcilerError, StoreAway, StoreError, UsageError, WorkspaceHeld
 from .events import Event
 from .merge import merge_agent
@@ -25,6 +26,7 @@ from .state import (
     Agent,
     Field,
     NotJson,
+    State,
     context_field,
     decode,
     encode,
@@ -32,7 +34,7 @@ from .state import (
     present,
     record_to_text,
 )
-from .store import AwayStore, LiveAgent, Put, Write, Written
+from .store import AwayStore, Live, LiveAgent, Put, Write, Written
 from .workspace import Workspace, open_workspace, read_settings
 
 TRIES = 8
@@ -59,7 +61,8 @@ class UnifiedMemoryHub:
     """One workspace's shared memory. A context manager; close it when done.
 
     `root` and `redis` default as on the command line: LUKA_SOT, REDIS_URL, reconciler.yaml. `warn` takes
-    one-line warnings. Raises UsageError for a wrong setting, StoreError when Redis refuses for good.
+    one-line warnings; with `reading` nothing is created, and nothing can be written. Raises UsageError for a
+    wrong setting, StoreError when Redis refuses for good.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class UnifiedMemoryHub:
         *,
         settings: Settings | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        reading: bool = False,
     ) -> None:
         self.settings = settings or read_settings(root, {"redis": redis})
         self._open = ExitStack()
-        self.workspace: Workspace = self._open.enter_context(open_workspace(self.settings, warn))
+        self.workspace: Workspace = self._open.enter_context(open_workspace(self.settings, warn, reading=reading))
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +117,7 @@ class UnifiedMemoryHub:
         if self._away:
             return self._write_files(agent, dict.fromkeys(known, None))
         try:
-            answer = self._write_live(Write(agent, (), everything=True))
+            answer = self._write_live(Write(agent, (), floor=self._floor(agent), everything=True))
         except StoreAway:
             return self._write_files(agent, dict.fromkeys(known, None))
         return WriteResult(agent, tuple(sorted(known)), (), answer.version, "redis", answer.at)
@@ -128,16 +132,7 @@ class UnifiedMemoryHub:
 
     def unified_text(self) -> str:
         """`get_unified_context` as JSON text in which every token is kept as it was written."""
-        merged = look(self.workspace, Options(dry=True)).merged
-        agents = [
-            f"{encode(name)}:{record_to_text(values)}"
-            for name, fields in sorted(merged.items())
-            if name != SHARED and (values := present(fields))
-        ]
-        sections = [
-            f"{encode(name)}:{text}" for name, text in present(merged.get(SHARED, {})).items() if name != LAST_UPDATE
-        ]
-        return "{" + ",".join(['"agents":{' + ",".join(agents) + "}", *sections]) + "}"
+        return unified(reconcile_or_away(self.workspace, Options(dry=True)).merged)
 
     def agent_text(self, agent: str) -> str:
         """`get_agent` as JSON text in which every token is kept as it was written."""
@@ -166,15 +161,14 @@ class UnifiedMemoryHub:
             try:
                 live = self.workspace.store.observe(memory.merged, [agent])
                 fields = live.agents.get(agent, LiveAgent()).fields
-                if live.problems:
-                    raise StoreError("; ".join(map(str, live.problems)))
+                _refuse_broken(live)
             except StoreAway:
                 fields = {}
         if self._away or not present(fields):
             merged = look(self._files_only(), Options(dry=True)).merged.get(agent, {})
             fields = merge_agent(fields, merged)
         if not present(fields):
-            raise NotFound(f"no agent {agent}", hint="reconciler get lists them")
+            raise _no_agent([agent], memory.merged)
         return fields
 
     def _files_only(self) -> Workspace:
@@ -188,7 +182,7 @@ class UnifiedMemoryHub:
             return self._write_files(agent, values)
         puts = tuple(Put(name, text, None, self.settings.writer) for name, text in values.items())
         try:
-            answer = self._write_live(Write(agent, puts))
+            answer = self._write_live(Write(agent, puts, floor=self._floor(agent)))
         except StoreAway:
             return self._write_files(agent, values)
         won = tuple(name for name, flag in zip(values, answer.flags, strict=True) if flag in "wW")
@@ -210,11 +204,15 @@ class UnifiedMemoryHub:
     def _adopt(self, agent: str) -> None:
         memory = self.workspace.base.load()
         live = self.workspace.store.observe(memory.merged, [agent])
-        if live.problems:
-            raise StoreError("; ".join(map(str, live.problems)))
+        _refuse_broken(live)
         found = live.agents.get(agent)
         if found is not None:
-            self.workspace.store.write([Write(agent, found.raw + found.gone, seen=found.seen)])
+            write = Write(agent, found.raw + found.gone, floor=memory.versions.get(agent, 0), seen=found.seen)
+            self.workspace.store.write([write])
+
+    def _floor(self, agent: str) -> int:
+        """The version known from before, so that a wiped server goes on counting."""
+        return self.workspace.base.version(agent)
 
     def _write_files(self, agent: str, values: Mapping[str, str | None]) -> WriteResult:
         """Redis is away: the journal first, on disk before this returns, then the file, if nobody holds it."""
@@ -234,6 +232,42 @@ class UnifiedMemoryHub:
         return WriteResult(agent, tuple(values), (), 0, "file", now)
 
 
+def _refuse_broken(live: Live) -> None:
+    """Raise StoreError for what cannot be read in Redis; a warning was put right in passing."""
+    errors = [str(problem) for problem in live.problems if problem.severity == "error"]
+    if errors:
+        raise StoreError("; ".join(errors))
+
+
+def _no_agent(names: Sequence[str], known: Iterable[str]) -> NotFound:
+    """The error for agents that there are not; a name that is near to the first of them is told."""
+    near = get_close_matches(names[0], list(known), 1)
+    hint = f"did you mean {near[0]}?" if near else "reconciler get lists them"
+    return NotFound(f"no agent {', '.join(names)}", hint=hint)
+
+
+def check_known(asked: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UsageError for a name that cannot be an agent's, NotFound for one that there is not."""
+    missing = sorted(set(asked) - set(known))
+    for name in missing:
+        check_name(name)
+    if missing:
+        raise _no_agent(missing, known)
+
+
+def unified(merged: State) -> str:
+    """A merged state as JSON text in the shape of `context.json`."""
+    agents = [
+        f"{encode(name)}:{record_to_text(values)}"
+        for name, fields in sorted(merged.items())
+        if name != SHARED and (values := present(fields))
+    ]
+    sections = [
+        f"{encode(name)}:{text}" for name, text in present(merged.get(SHARED, {})).items() if name != LAST_UPDATE
+    ]
+    return "{" + ",".join(['"agents":{' + ",".join(agents) + "}", *sections]) + "}"
+
+
 def check_name(agent: str) -> None:
     """Raises UsageError for a name that cannot be an agent's."""
     if not isinstance(agent, str) or not is_agent_name(agent):  # type: ignore[redundant-expr]
@@ -250,4 +284,4 @@ def _text(name: str, value: Any) -> str:
         raise UsageError(f"{name}: not JSON: {error}") from None
 
 
-__all__ = ["ReconcilerError", "UnifiedMemoryHub", "WriteResult", "check_name"]
+__all__ = ["ReconcilerError", "UnifiedMemoryHub", "WriteResult", "check_known", "check_name", "unified"]

@@ -72,14 +72,19 @@ def seeds_only(seeds: State, others: Iterable[State]) -> dict[str, dict[str, Fie
 
 
 def with_times(merged: State) -> dict[str, dict[str, Field]]:
-    """Set each agent's `last_update` to its newest stamp, as the write script does; deleted agents have none."""
-    timed: dict[str, dict[str, Field]] = {}
-    for name, agent in merged.items():
-        newest = max(agent.values(), key=lambda field: field.at, default=None)
-        known = agent.get(LAST_UPDATE)
-        alive = any(field.text is not None for key, field in agent.items() if key != LAST_UPDATE)
-        if newest is None or not alive or (known is not None and known.at >= newest.at):
-            timed[name] = dict(agent)
-        else:
-            timed[name] = {**agent, LAST_UPDATE: Field(encode(format_time(newest.at)), newest.at, newest.by)}
-    return timed
+    """Set each agent's `last_update` to its newest stamp, as the write script does; a deleted agent has none."""
+    return {name: _timed(agent) for name, agent in merged.items()}
+
+
+def _timed(agent: Agent) -> dict[str, Field]:
+    others = [field for name, field in agent.items() if name != LAST_UPDATE]
+    if not others:
+        return dict(agent)
+    known, newest = agent.get(LAST_UPDATE), max(others, key=Field.order)
+    if all(field.text is None for field in others):
+        if known is None or known.text is None:
+            return dict(agent)
+        return {**agent, LAST_UPDATE: Field(None, max(newest.at, known.at + 1), newest.by)}
+    if known is not None and known.text is not None and known.at >= newest.at:
+        return dict(agent)
+    return {**agent, LAST_UPDATE: Field(encode(format_time(newest.at)), newest.at, newest.by)}

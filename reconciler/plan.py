@@ -131,7 +131,7 @@ def diff(replica: State, merged: State, direction: Direction) -> list[Change]:
         here = replica.get(name, {})
         if here is merged[name]:
             continue
-        found += _drop_lone_time(list(_diff_agent(name, here, merged[name], direction)), here)
+        found += _drop_lone_time(list(_diff_agent(name, here, merged[name], direction)))
     return found
 
 
@@ -143,7 +143,7 @@ def _diff_agent(name: str, here: Agent, merged: Agent, direction: Direction) -> 
             yield Change(name, field, direction, old, won.text, won.at, won.by, known)
 
 
-def _drop_lone_time(changes: list[Change], here: Agent) -> list[Change]:
+def _drop_lone_time(changes: list[Change]) -> list[Change]:
     """`last_update` follows other changes; alone it is only carried where somebody wrote it.
 
     This program derives it from the newest stamp, so a derived one is no news for a side that holds
@@ -151,8 +151,10 @@ def _drop_lone_time(changes: list[Change], here: Agent) -> list[Change]:
     """
     if len(changes) != 1 or changes[0].field != LAST_UPDATE:
         return changes
-    moved = changes[0].new is not None and changes[0].old is not None
-    return changes if moved and changes[0].by in _WRITERS_OF_TIME[changes[0].direction] else []
+    change = changes[0]
+    if change.op == "delete":  # all that is left of an agent that was deleted; Redis forgets it by itself
+        return changes if change.direction == "file" else []
+    return changes if change.op == "update" and change.by in _WRITERS_OF_TIME[change.direction] else []
 
 
 _WRITERS_OF_TIME: Mapping[Direction, frozenset[str]] = {

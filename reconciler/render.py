@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from .errors import Problem
 from .plan import Change, Plan
 from .stamp import SECOND, format_time
-from .state import LAST_UPDATE, decode
+from .state import LAST_UPDATE
 
 SIGN = {"create": "+", "update": "~", "delete": "-"}
 
@@ -24,11 +25,15 @@ class Line(NamedTuple):
     text: str
 
 
-def text_lines(plan: Plan, *, width: int = 44) -> Iterator[Line]:
-    """The plan for a person: per agent its fields, old → new, the direction, and why that value won."""
+def text_lines(plan: Plan, columns: int | None = None) -> Iterator[Line]:
+    """The plan for a person: per agent its fields, old → new, the direction, and why that value won.
+
+    `columns`: the terminal's width; why a value won stands on a line of its own where it would not fit. None:
+    one line a field, however long.
+    """
     for agent, group in groupby(plan.changes, key=lambda change: change.agent):
         yield Line("agent", agent)
-        yield from _agent_lines(_joined(group), width)
+        yield from _agent_lines(_joined(group), columns)
     for held in plan.withheld:
         what = ".".join(part for part in (held.agent, held.field) if part) or "everything"
         yield Line("withheld", f"! {what} is not carried → {held.direction}: {held.reason}")
@@ -49,13 +54,22 @@ def _joined(changes: Iterable[Change]) -> list[tuple[Change, str]]:
     return shown or list(rows.values())
 
 
-def _agent_lines(rows: list[tuple[Change, str]], width: int) -> Iterator[Line]:
+def _agent_lines(rows: list[tuple[Change, str]], columns: int | None) -> Iterator[Line]:
     names = [clip(change.field, 32) for change, _ in rows]
-    texts = [values(change, width) for change, _ in rows]
-    name_room, text_room = max(map(len, names)), max(map(len, texts))
+    name_room = max(map(len, names))
+    where_room = max(len(where) for _, where in rows)
+    most = 44 if columns is None else max(20, min(60, columns - name_room - where_room - 8))
+    texts = [values(change, most) for change, _ in rows]
+    text_room = max(map(len, texts))
     for (change, where), name, text in zip(rows, names, texts, strict=True):
-        line = f"  {SIGN[change.op]} {name:<{name_room}}  {text:<{text_room}}  {where:<7}  {why(change)}"
-        yield Line("quiet" if change.quiet else change.op, line)
+        style = "quiet" if change.quiet else change.op
+        line = f"  {SIGN[change.op]} {name:<{name_room}}  {text:<{text_room}}  {where:<{where_room}}"
+        reason = why(change)
+        if columns is None or len(line) + 2 + len(reason) <= columns:
+            yield Line(style, f"{line}  {reason}")
+        else:
+            yield Line(style, line.rstrip())
+            yield Line("quiet", f"      {reason}")
 
 
 def summary(plan: Plan) -> str:
@@ -78,7 +92,8 @@ def summary(plan: Plan) -> str:
 
 
 def why(change: Change) -> str:
-    """Who wins and why: `raw 2025-11-12T08:00:00Z beats context.json, 3 s older`."""
+    """Who wins and why: `raw 2025-11-12T08:00:00Z beats context.json, 3 s older`. To the second: what needs
+    more says by how much it was newer."""
     won = f"{change.by} {short_time(change.at)}"
     beaten = change.beaten
     if beaten is None:
@@ -99,17 +114,17 @@ def ago(micros: int) -> str:
 
 
 def short_time(at: int) -> str:
-    text = format_time(at)
-    return text[:19] + "Z" if text.endswith(".000000Z") else text[:23] + "Z"
+    return format_time(at)[:19] + "Z"
 
 
 def values(change: Change, width: int) -> str:
-    half = width // 2
-    if change.old is None:
-        return clip(change.new or "", width)
-    if change.new is None:
-        return clip(change.old, width)
-    return f"{clip(change.old, half)} → {clip(change.new, half)}"
+    """Old → new in at most `width` characters; a short one of the two leaves its room to the other."""
+    if change.old is None or change.new is None:
+        return clip(change.old or change.new or "", width)
+    old, new = clip(change.old, width), clip(change.new, width)
+    half = (width - 3) // 2
+    old = clip(old, max(half, width - 3 - len(new)))
+    return f"{old} → {clip(new, width - 3 - len(old))}"
 
 
 def clip(text: str, width: int) -> str:
@@ -118,33 +133,50 @@ def clip(text: str, width: int) -> str:
     return safe if len(safe) <= width else safe[: width - 1] + "…"
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as `schemas/plan.schema.json` describes it; `apply --plan` reads it back."""
-    return {
+def to_json(plan: Plan) -> str:
+    """The plan as JSON text, as `schemas/plan.schema.json` describes it; `apply --plan` reads it back.
+
+    Values stand there token for token (`1.10`, `1E400`), so that what was reviewed is exactly what is applied.
+    """
+    facts: dict[str, object] = {
         "schema_version": 1,
         "id": plan.id,
         "in_sync": plan.in_sync,
         "redis": "up" if plan.redis_up else "away",
-        "changes": [_change(change) for change in plan.changes],
         "withheld": [held._asdict() for held in plan.withheld],
         "notes": list(plan.notes),
         "problems": [problem_to_json(problem) for problem in plan.problems],
     }
+    texts = {name: _compact(fact) for name, fact in facts.items()}
+    texts["changes"] = "[" + ",".join(map(_change, plan.changes)) + "]"
+    order = ("schema_version", "id", "in_sync", "redis", "changes", "withheld", "notes", "problems")
+    return _object({name: texts[name] for name in order})
 
 
-def _change(change: Change) -> dict[str, Any]:
-    return {
+def _change(change: Change) -> str:
+    facts: dict[str, object] = {
         "agent": change.agent,
         "field": change.field,
         "direction": change.direction,
         "op": change.op,
-        "old": None if change.old is None else decode(change.old),
-        "new": None if change.new is None else decode(change.new),
+    }
+    more: dict[str, object] = {
         "at": format_time(change.at),
         "by": change.by,
         "why": why(change),
         "quiet": change.quiet,
     }
+    texts = {name: _compact(fact) for name, fact in facts.items()}
+    texts |= {"old": change.old or "null", "new": change.new or "null"}
+    return _object(texts | {name: _compact(fact) for name, fact in more.items()})
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}"
+
+
+def _compact(fact: object) -> str:
+    return json.dumps(fact, ensure_ascii=False, separators=(",", ":"))
 
 
 def problem_to_json(problem: Problem) -> dict[str, Any]:

@@ -10,14 +10,17 @@ import getpass
 import os
 import re
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .errors import UsageError
+from .plan import Limit
+from .render import clip
 
 FILE = "reconciler.yaml"
 EMBEDDED = "embedded:"
@@ -70,7 +73,8 @@ FIRST_RUN = ("newer", "files", "live")
 class Settings:
     """Everything a workspace is run with. Durations are timedeltas; paths are absolute.
 
-    `password` is used where `redis` names none; it is never shown, which is why `repr` leaves it out.
+    `password` is used where `redis` names none, and is the first line of `password_file` where it is not given;
+    it is never shown, which is why `repr` leaves it out.
     """
 
     root: Path
@@ -78,6 +82,7 @@ class Settings:
     password: str | None
     manifests: Path
     writer: str
+    password_file: Path | None = None
     local_sections: tuple[str, ...] = ("paths",)
     max_skew: timedelta = timedelta(seconds=60)
     history: int = 1000
@@ -96,6 +101,11 @@ class Settings:
         return self.root / "shared_memory" / "context.json"
 
     @property
+    def manifests_base(self) -> Path:
+        """What the names of manifests are relative to: they are writers' names, so no machine's path is in them."""
+        return self.root if self.manifests.is_relative_to(self.root) else self.manifests.parent
+
+    @property
     def folder(self) -> Path:
         """Where this program keeps what is its own."""
         return self.root / ".reconciler"
@@ -105,12 +115,21 @@ def find_root(flag: str | None, env: Mapping[str, str]) -> Path:
     """The workspace: `--root`, else LUKA_SOT, else ~/02luka. Raises UsageError when it is no folder."""
     chosen = flag if flag is not None else env.get("LUKA_SOT") or "~/02luka"
     named = "--root" if flag is not None else "LUKA_SOT" if env.get("LUKA_SOT") else "the default"
-    root = Path(os.path.abspath(Path(chosen).expanduser())) if chosen else None
-    if root is None or not root.is_dir():
-        what = "is not a folder" if root is not None and root.exists() else "does not exist"
-        hint = "give the workspace with --root DIR or LUKA_SOT"
-        raise UsageError(f"the workspace {chosen or repr(chosen)} (from {named}) {what}", hint=hint)
-    return root
+    what = "does not exist"
+    try:
+        root = Path(os.path.abspath(Path(chosen).expanduser()))
+        mode = root.stat().st_mode if chosen else 0
+        if stat.S_ISDIR(mode) and os.access(root, os.X_OK):
+            return root
+        what = "cannot be entered: permission denied" if stat.S_ISDIR(mode) else "is not a folder" if mode else what
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        what = f"cannot be entered: {(error.strerror or str(error)).lower()}"
+    except RuntimeError:  # ~somebody, who is not there
+        pass
+    shown = clip(chosen, 200) if chosen else "''"
+    raise UsageError(f"the workspace {shown} (from {named}) {what}", hint="give one with --root DIR or LUKA_SOT")
 
 
 def build(root: Path, file: Mapping[str, Any], env: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
@@ -130,8 +149,10 @@ def build(root: Path, file: Mapping[str, Any], env: Mapping[str, str], flags: Ma
     host, port = found.pop("redis_host", "localhost"), found.pop("redis_port", 6379)
     shown = f"[{host}]" if ":" in host else quote(host, safe="")
     url = found.pop("redis", None) or f"redis://{shown}:{port}/0"
-    secret = env.get("REDIS_PASSWORD") or _password(found.pop("redis_password_file", None))
-    settings = Settings(root, url, secret, root / "manifests", default_writer())
+    secret = env.get("REDIS_PASSWORD") or None
+    settings = Settings(
+        root, url, secret, root / "manifests", default_writer(), password_file=found.pop("redis_password_file", None)
+    )
     known = {entry.name for entry in fields(Settings)}
     return replace(settings, **{name: value for name, value in found.items() if name in known})
 
@@ -177,7 +198,10 @@ def _days(value: Any, _: Path) -> timedelta:
 
 
 def _path(value: Any, root: Path) -> Path:
-    return Path(os.path.abspath(root / Path(str(value)).expanduser()))
+    try:
+        return Path(os.path.abspath(root / Path(str(value)).expanduser()))
+    except RuntimeError:
+        raise ValueError("there is no such user") from None
 
 
 def _names(value: Any, _: Path) -> tuple[str, ...]:
@@ -191,18 +215,41 @@ def _first_run(value: Any, _: Path) -> str:
 
 
 def _url(value: Any, _: Path) -> str:
+    """The address as it is. A fault in it is told without quoting any of it: it may hold a password."""
     text = str(value)
-    scheme = text.partition(":")[0]
-    if text != EMBEDDED and (scheme not in PUBLIC_SCHEMES or "://" not in text):
-        raise ValueError("it is redis://host:port/0, rediss://..., unix:///path or embedded:")
+    if text == EMBEDDED:
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(_URL_HINT) from None
+    if parts.scheme not in PUBLIC_SCHEMES or not text.startswith(f"{parts.scheme}://") or not text.isprintable():
+        raise ValueError(_URL_HINT)
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("a unix:// address needs a path: unix:///run/redis.sock")
+        return text
+    rest = text.partition("://")[2]
+    if "@" in "".join((parts.path, parts.query, parts.fragment)) or rest.count("@") > 1:
+        raise ValueError("in a password, write / ? # and @ as %2F %3F %23 and %40")
+    try:
+        _port(6379 if parts.port is None else parts.port, _)
+    except ValueError:
+        raise ValueError("what follows the host's colon is not a port from 1 to 65535") from None
+    if not re.fullmatch(r"(/\d{0,5})?", parts.path):
+        raise ValueError("what follows the host is the number of a database, such as /0")
     return text
+
+
+_URL_HINT = "it is redis://host:port/0, rediss://..., unix:///path or embedded:"
 
 
 def _max_deletes(value: Any, _: Path) -> str:
-    text = str(value).strip()
-    if not re.fullmatch(r"\d{1,9}|(\d{1,2}|100)%", text):
-        raise ValueError("it is a share such as 30%, or a number of agents")
-    return text
+    try:
+        Limit.parse(value)
+    except UsageError as error:
+        raise ValueError(error.hint) from None
+    return str(value).strip()
 
 
 def _port(value: Any, _: Path) -> int:
@@ -235,14 +282,3 @@ _CONVERT: Mapping[str, Callable[[Any, Path], Any]] = {
     "first_run": _first_run,
     "writer": _writer,
 }
-
-
-def _password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise UsageError(f"redis_password_file {path}: {reason}", hint="put the password on its first line") from None
-    return lines[0].strip() if lines and lines[0].strip() else None

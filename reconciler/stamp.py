@@ -37,8 +37,8 @@ def parse_time(value: object, zone: timezone | None = None) -> Moment | None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    text = str(value).strip()
-    if len(text) > 64:
+    text = str(value).strip().upper()
+    if len(text) > 64 or not (text.isascii() and text.isprintable()):
         return None
     if _NUMBER.fullmatch(text):
         return _parse_epoch(text)

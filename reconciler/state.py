@@ -56,6 +56,7 @@ def is_agent_name(name: str) -> bool:
 
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_LONG_NUMBER = re.compile(r"\d{4301}")
 _BLANK = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
 
 
@@ -66,6 +67,15 @@ def _refuse_constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+_WHITE = re.compile(r"[ \t\r\n]*")
+
+
+def skip_blank(text: str, position: int) -> int:
+    """The offset of the next token."""
+    found = _WHITE.match(text, position)
+    return found.end() if found else position
+
+
 def decode_at(text: str, start: int = 0) -> tuple[Any, int]:
     """The JSON value that starts at `start`, and the offset behind it. Raises NotJson."""
     try:
@@ -74,8 +84,9 @@ def decode_at(text: str, start: int = 0) -> tuple[Any, int]:
         raise NotJson(error.msg[:1].lower() + error.msg[1:], error.pos) from None
     except RecursionError:
         raise NotJson(f"nested deeper than {MAX_DEPTH} levels", start) from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise NotJson(str(error).partition(";")[0], start) from None
+    except ValueError:  # an integer of more digits than Python converts
+        found = _LONG_NUMBER.search(text, start)
+        raise NotJson("a number of more than 4,300 digits", found.start() if found else start) from None
 
 
 def minify(text: str) -> str:
@@ -113,8 +124,9 @@ def encode(value: object) -> str:
 
 def decode(text: str) -> Any:
     """Plain data from JSON text. Raises NotJson, also for anything behind the value."""
-    value, end = decode_at(text, len(text) - len(text.lstrip(" \t\r\n")))
-    if text[end:].strip(" \t\r\n"):
+    value, end = decode_at(text, skip_blank(text, 0))
+    end = skip_blank(text, end)
+    if end < len(text):
         raise NotJson("extra text behind the value", end)
     check_depth(text)
     return value
@@ -140,6 +152,8 @@ def same_text(one: str | None, other: str | None) -> bool:
         return True
     if one is None or other is None or (one[0] == '"') != (other[0] == '"'):
         return False
+    if one[0] == '"' and "\\" not in one and "\\" not in other:
+        return False
     return canonical(one) == canonical(other)
 
 
@@ -162,35 +176,27 @@ class Member(NamedTuple):
     end: int
 
 
-_WHITE = re.compile(r"[ \t\r\n]*")
-
-
 def members(text: str, start: int = 0) -> Iterator[Member]:
     """The members of the object that opens at `start`, in order, as spans. Raises NotJson."""
-    position = _skip(text, start + 1)
+    position = skip_blank(text, start + 1)
     if text[position : position + 1] == "}":
         return
     while True:
         if text[position : position + 1] != '"':
             raise NotJson("expecting a property name in double quotes", position)
         key, colon = decode_at(text, position)
-        colon = _skip(text, colon)
+        colon = skip_blank(text, colon)
         if text[colon : colon + 1] != ":":
             raise NotJson("expecting ':' behind a property name", colon)
-        value_start = _skip(text, colon + 1)
+        value_start = skip_blank(text, colon + 1)
         _, end = decode_at(text, value_start)
         yield Member(key, position, value_start, end)
-        position = _skip(text, end)
+        position = skip_blank(text, end)
         if text[position : position + 1] == "}":
             return
         if text[position : position + 1] != ",":
             raise NotJson("expecting ',' or '}'", position)
-        position = _skip(text, position + 1)
-
-
-def _skip(text: str, position: int) -> int:
-    found = _WHITE.match(text, position)
-    return found.end() if found else position
+        position = skip_blank(text, position + 1)
 
 
 def split_object(text: str) -> dict[str, str]:
@@ -228,8 +234,11 @@ def record_to_text(values: Mapping[str, str]) -> str:
     return "{" + ",".join(plain) + "}"
 
 
-def reindent(text: str, *, step: str = "  ", margin: str = "", colon: str = ": ") -> str:
-    """Minified JSON spread over lines as `json.dumps(indent=...)` does it, tokens kept byte for byte."""
+def reindent(text: str, *, step: str = "  ", margin: str = "\n", colon: str = ": ") -> str:
+    """Minified JSON spread over lines as `json.dumps(indent=...)` does it, tokens kept byte for byte.
+
+    `margin`: the line end, and what stands before the outermost brackets.
+    """
     lines: list[str] = []
     depth = 0
     previous = ""
@@ -238,9 +247,9 @@ def reindent(text: str, *, step: str = "  ", margin: str = "", colon: str = ": "
         if token in "}]":
             depth -= 1
             if previous not in "{[":
-                lines.append("\n" + margin + step * depth)
+                lines.append(margin + step * depth)
         elif previous and previous in "{[,":
-            lines.append("\n" + margin + step * depth)
+            lines.append(margin + step * depth)
         lines.append(colon if token == ":" else token)
         depth += token in "{["
         previous = token

@@ -6,10 +6,15 @@ error is one line with the way out, and the exit code of its class; no traceback
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -67,42 +72,126 @@ EPILOG = (
 )
 
 
-@click.group(cls=Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Verbs,
+    epilog=EPILOG,
+    no_args_is_help=False,
+    subcommand_metavar="VERB [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="reconciler")
 @common_options
 @click.pass_context
 def cli(ctx: click.Context, /, **given: str | None) -> None:
     """Keep the shared memory of several agents the same in files and in Redis."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False
     remember_options(ctx, given)
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal asked this process to end; what is open is closed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
-    try:
-        code = cli.main(args=args, prog_name="reconciler", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "reconciler"
-        message = error.format_message().rstrip(".")
-        return _fail(message[:1].lower() + message[1:], f"{path} --help shows how", 2)
-    except click.ClickException as error:
-        return _fail(error.format_message(), "", 2)
-    except InputError as error:
-        report(error.problems)
-        return error.exit_code
-    except ReconcilerError as error:
-        return _fail(error.message, error.hint, error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _fail("interrupted; the next round goes on where this one stopped", "", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", "see rights and free space there", 3)
+    _prepare_streams()
+    with _ending_signals():
+        try:
+            code = cli.main(args=args, prog_name="reconciler", standalone_mode=False)
+            if sys.stdout:
+                sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except BaseException as error:
+            code = _explain(error)
+    _drop_output()
+    return code
+
+
+def _explain(error: BaseException) -> int:
+    """Say on stderr what went wrong, in one line for each fault; the exit code."""
+    match error:
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "reconciler"
+            message = error.format_message().replace("Missing command", "no verb given").rstrip(".")
+            return _fail(message[:1].lower() + message[1:], f"{path} --help shows how", 2)
+        case click.ClickException():
+            return _fail(error.format_message(), "", 2)
+        case InputError():
+            with suppress(OSError):
+                report(error.problems)
+            return error.exit_code
+        case ReconcilerError():
+            return _fail(error.message, error.hint, error.exit_code)
+        case KeyboardInterrupt() | click.exceptions.Abort():
+            cause = error if isinstance(error, _Ended) else error.__cause__
+            return _fail("interrupted", "", 128 + (cause.number if isinstance(cause, _Ended) else signal.SIGINT))
+        case BrokenPipeError():
+            return 128 + signal.SIGPIPE
+        case OSError():
+            where = error.filename or "writing the output"
+            return _fail(f"{where}: {error.strerror or error}", _WAY_OUT.get(error.errno or 0, ""), 3)
+        case Exception() if not os.environ.get("RECONCILER_DEBUG"):
+            text = str(error).partition("\n")[0][:200]
+            hint = "please report it with what RECONCILER_DEBUG=1 shows"
+            return _fail(f"a fault of this program: {type(error).__name__}: {text}", hint, 3)
+        case _:
+            raise error
+
+
+_WAY_OUT = {
+    errno.EACCES: "give this user the right to it, or run as its owner",
+    errno.EPERM: "give this user the right to it, or run as its owner",
+    errno.ENOSPC: "free some space",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 def _fail(message: str, hint: str, code: int) -> int:
-    click.echo(f"reconciler: {message}" + (f"; {hint}" if hint else ""), err=True)
+    with suppress(OSError):  # nobody can be told
+        joint = "\n" if "\n" in message else "; "
+        click.echo(f"reconciler: {message}" + (joint + hint if hint else ""), err=True)
     return code
+
+
+def _prepare_streams() -> None:
+    """A closed standard stream must not be the number of the next file that is opened; and no text is unprintable."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(spare)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when Python ends, which would print a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _ending_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: what is open is closed. `run` finishes its round first."""
+    chosen = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        chosen = []
+    for number in chosen:
+        signal.signal(number, _on_signal)
+    try:
+        yield
+    finally:
+        for number in chosen:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _on_signal(number: int, frame: object) -> None:
+    raise _Ended(number)

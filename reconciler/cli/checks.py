@@ -18,13 +18,13 @@ from ..sources.yaml_text import MAX_BYTES, locator, read_documents
 from ..stamp import format_time
 from ..state import SHARED, present
 from ..workspace import open_workspace
-from .common import output_option, print_json, report, verb, warn
+from .common import output_option, print_data, report, verb, warn
 from .tables import print_agents
 
 
-@verb("validate")
+@verb("validate", here="paths")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@output_option("text", "json")
+@output_option("text", "json", "yaml")
 def validate_command(settings: Settings, paths: tuple[str, ...], output: str) -> int:
     """Check files against their schemas: every problem at once, with its place.
 
@@ -33,9 +33,9 @@ def validate_command(settings: Settings, paths: tuple[str, ...], output: str) ->
     """
     checked, problems, away = _check_paths(settings, paths) if paths else _check_all(settings)
     errors = sum(problem.severity == "error" for problem in problems)
-    if output == "json":
+    if output != "text":
         listed = [render.problem_to_json(problem) for problem in problems]
-        print_json({"schema_version": 1, "valid": not errors, "checked": checked, "problems": listed})
+        print_data({"schema_version": 1, "valid": not errors, "checked": checked, "problems": listed}, output)
     else:
         report(problems, warnings=True)
         click.echo(f"{'Not valid' if errors else 'Valid'}: {', '.join(checked)}; {_count(problems)}.")
@@ -50,10 +50,10 @@ def _count(problems: list[Problem]) -> str:
 
 
 def _check_all(settings: Settings) -> tuple[list[str], list[Problem], bool]:
-    with open_workspace(settings, warn) as workspace:
+    with open_workspace(settings, warn, reading=True) as workspace:
         found = reconcile_or_away(workspace, Options(dry=True))
         name = workspace.store.name
-    agents = sum(agent != SHARED for agent in found.merged)
+    agents = sum(agent != SHARED and bool(present(fields)) for agent, fields in found.merged.items())
     checked = ["manifests", "context.json", f"{agents} agents in {name}"]
     if not found.plan.redis_up:
         checked = checked[:2]
@@ -100,19 +100,19 @@ def _check_bytes(settings: Settings, data: bytes, path: Path) -> list[Problem]:
 
 
 @verb("status")
-@output_option("text", "json")
+@output_option("text", "json", "yaml")
 def status_command(settings: Settings, output: str) -> int:
     """One screen: agents and how fresh they are, the store, the last round, and what is wrong.
 
     Exit code 0: healthy; 1: not.
     """
-    with open_workspace(settings, warn) as workspace:
+    with open_workspace(settings, warn, reading=True) as workspace:
         found = reconcile_or_away(workspace, Options(dry=True))
         journal = len(workspace.base.load().journal)
         store = workspace.store.name
     wrong = what_is_wrong(found)
-    if output == "json":
-        print_json(_status_json(settings, found, store, journal, wrong))
+    if output != "text":
+        print_data(_status_json(settings, found, store, journal, wrong), output)
     else:
         _print_status(settings, found, store, journal, wrong)
     return 1 if wrong else 0
@@ -174,9 +174,9 @@ def _print_status(settings: Settings, found: Round, store: str, journal: int, wr
         click.secho(f"wrong: {line}", fg="red")
 
 
-@verb("schema")
+@click.command("schema")
 @click.argument("name", required=False)
-def schema_command(settings: Settings, name: str | None) -> int:
-    """Print a JSON Schema (draft 2020-12); without NAME, list them."""
+def schema_command(name: str | None) -> int:
+    """Print a JSON Schema (draft 2020-12); without NAME, list them. Needs no workspace."""
     click.echo(schema.schema_text(name) if name else "\n".join(schema.schema_names()))
     return 0

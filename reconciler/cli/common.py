@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import Problem, UsageError
-from ..settings import Settings
+
+if TYPE_CHECKING:  # `--help` imports this module, and must stay fast
+    from ..settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,8 +52,11 @@ def remember_options(ctx: click.Context, given: Mapping[str, str | None]) -> Non
     chosen.update({name: value for name, value in given.items() if value is not None})
 
 
-def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """A verb: its function gets the settings first, then its own options."""
+def verb(name: str, *, here: str = "") -> Callable[[Callable[..., int | None]], click.Command]:
+    """A verb of a workspace: its function gets the settings first, then its own options.
+
+    `here`: a parameter with which the current folder will do where no workspace is named.
+    """
     from . import VERBS
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -54,7 +64,7 @@ def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
         def run(ctx: click.Context, /, **options: Any) -> int | None:
             common = {flag[2:]: options.pop(flag[2:]) for flag, _, _ in _COMMON}
             remember_options(ctx, common)
-            return function(settings_of(ctx), **options)
+            return function(settings_of(ctx, "." if here and options[here] else None), **options)
 
         run.__doc__ = function.__doc__
         run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
@@ -63,11 +73,43 @@ def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
     return decorate
 
 
-def settings_of(ctx: click.Context) -> Settings:
+def settings_of(ctx: click.Context, otherwise: str | None) -> Settings:
+    """The settings; `otherwise` is the root where none is named."""
     from ..workspace import read_settings
 
     chosen: dict[str, str | None] = ctx.ensure_object(dict)
-    return read_settings(chosen.get("root"), {key: value for key, value in chosen.items() if key != "root"})
+    root = chosen.get("root")
+    if root is None and not os.environ.get("LUKA_SOT"):
+        root = otherwise
+    return read_settings(root, {key: value for key, value in chosen.items() if key != "root"})
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """On a terminal, a moving line with the time that went by, once it takes more than half a second."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield
+        return
+    done = threading.Event()
+
+    def move() -> None:
+        if done.wait(0.5):
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            progress.add_task(what, total=None)
+            done.wait()
+
+    mover = threading.Thread(target=move, name="progress")
+    mover.start()
+    try:
+        yield
+    finally:
+        done.set()
+        mover.join()
 
 
 def warn(text: str) -> None:
@@ -95,7 +137,7 @@ def read_input(name: str, option: str) -> str:
     """The text of a file an option names, `-` for standard input. Raises UsageError."""
     try:
         if name == "-":
-            return sys.stdin.buffer.read().decode()
+            return sys.stdin.buffer.read().decode() if sys.stdin else ""
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{option} {name}: {error.strerror}") from None
@@ -103,14 +145,28 @@ def read_input(name: str, option: str) -> str:
         raise UsageError(f"{option} {name}: not UTF-8 text") from None
 
 
-def print_json(value: object) -> None:
-    import json
+def print_data(value: object, output: str) -> None:
+    """Plain data as JSON or YAML."""
+    print_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")), output)
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not _utf8()))
+
+def print_text(text: str, output: str) -> None:
+    """JSON text, laid out; every token stays as it was written. `output`: json or yaml."""
+    from ..sources.yaml_text import write_document
+    from ..state import reindent
+
+    shown = reindent(text) if output == "json" else write_document(json.loads(text)).rstrip()
+    utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    click.echo(_NOT_ASCII.sub(_escape, shown) if output == "json" and not utf8 else shown)
 
 
-def _utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def _escape(found: re.Match[str]) -> str:
+    """A character as JSON writes it where only ASCII can be printed."""
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def output_option(*formats: str) -> Callable[[F], F]:

@@ -8,21 +8,22 @@ from typing import Any
 
 import click
 
-from ..controller import Options, look
-from ..errors import ReconcilerError, UsageError
+from ..controller import Options, Round, reconcile_or_away
+from ..errors import Refused, UsageError
 from ..events import Event
-from ..hub import UnifiedMemoryHub, WriteResult, check_name
+from ..hub import UnifiedMemoryHub, WriteResult, check_known, check_name, unified
 from ..render import clip
 from ..settings import Settings
 from ..sources.manifests import to_yaml_plain
 from ..sources.yaml_text import write_document
-from ..state import CONTEXT, SHARED, NotJson, decode, encode, present, reindent
+from ..state import CONTEXT, SHARED, NotJson, decode, encode, present, split_object
 from ..store import AwayStore
-from .common import output_option, print_json, read_input, verb, warn
+from ..workspace import open_workspace
+from .common import busy, output_option, print_data, print_text, read_input, report, verb, warn
 
 
-def _hub(settings: Settings) -> UnifiedMemoryHub:
-    return UnifiedMemoryHub(settings=settings, warn=warn)
+def _hub(settings: Settings, *, reading: bool = False) -> UnifiedMemoryHub:
+    return UnifiedMemoryHub(settings=settings, warn=warn, reading=reading)
 
 
 def _away_code(hub: UnifiedMemoryHub) -> int:
@@ -39,11 +40,25 @@ def _away_code(hub: UnifiedMemoryHub) -> int:
 @output_option("json", "yaml")
 def get_command(settings: Settings, agent: str | None, output: str) -> int:
     """Print the shared memory as JSON, or one agent's record. From the files while Redis is away."""
-    with _hub(settings) as hub:
-        text = hub.agent_text(agent) if agent is not None else hub.unified_text()
+    if agent is None:
+        found = _merged(settings)
+        print_text(unified(found.merged), output)
+        return found.exit_code
+    with _hub(settings, reading=True) as hub:
+        text = hub.agent_text(agent)
         code = _away_code(hub)
-    click.echo(reindent(text) if output == "json" else write_document(decode(text)).rstrip())
+    print_text(text, output)
     return code
+
+
+def _merged(settings: Settings) -> Round:
+    """The shared memory as a round would leave it, with what cannot be read told on stderr."""
+    with open_workspace(settings, warn, reading=True) as workspace, busy("Reading"):
+        found = reconcile_or_away(workspace, Options(dry=True))
+    report(found.plan.problems)
+    if not found.plan.redis_up:
+        click.echo("Redis is away; files were used", err=True)
+    return found
 
 
 @verb("set")
@@ -81,7 +96,7 @@ def set_command(
 
 def _pair(pair: str) -> tuple[str, Any]:
     key, equals, text = pair.partition("=")
-    if not equals or not key:
+    if not equals or not key.removeprefix(CONTEXT):
         raise UsageError(f"{clip(pair, 40)!r} is not KEY=VALUE", hint="for example: status=busy task='\"a b\"'")
     if not re.match(r'[{\["]|-?\d|(true|false|null)$', text):
         return key, text
@@ -94,19 +109,28 @@ def _pair(pair: str) -> tuple[str, Any]:
 
 
 def _read_object(source: str) -> dict[str, Any]:
+    text = read_input(source, "--json").strip(" \t\r\n")
     try:
-        value = decode(read_input(source, "--json"))
+        value = decode(text)
+        if not isinstance(value, dict):
+            raise UsageError(f"--json {source}: a JSON object is needed", hint='for example: {"task": "deploy"}')
+        split_object(text)  # refuses a key given twice
     except NotJson as error:
-        raise UsageError(f"--json {source}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"--json {source}: a JSON object is needed", hint='for example: {"task": "deploy"}')
+        hint = 'a JSON object is needed, for example: {"task": "deploy"}'
+        raise UsageError(f"--json {source}: not JSON: {error.message}", hint=hint) from None
     return value
 
 
 def _say(done: WriteResult, output: str) -> None:
     if output == "json":
-        print_json({"schema_version": 1, "agent": done.agent, "won": list(done.won), "stale": list(done.stale),
-                    "version": done.version, "store": done.store})  # fmt: skip
+        facts = {
+            "agent": done.agent,
+            "won": done.won,
+            "stale": done.stale,
+            "version": done.version,
+            "store": done.store,
+        }
+        print_data({"schema_version": 1} | facts, output)
     elif done.store == "file":
         click.echo(f"{done.agent}: {', '.join(done.won)} written to files")
     elif done.won:
@@ -141,14 +165,14 @@ def delete_command(settings: Settings, agent: str, output: str) -> int:
 @verb("history")
 @click.argument("agent")
 @click.option("-n", "--count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many.")
-@output_option("text", "json")
+@output_option("text", "json", "yaml")
 def history_command(settings: Settings, agent: str, count: int, output: str) -> int:
     """Show an agent's versions, newest first: when, by whom, what changed."""
-    with _hub(settings) as hub:
+    with _hub(settings, reading=True) as hub:
         events = hub.history(agent, count)
-    if output == "json":
+    if output != "text":
         versions = [event.to_plain() for event in events]
-        print_json({"schema_version": 1, "agent": agent, "versions": versions})
+        print_data({"schema_version": 1, "agent": agent, "versions": versions}, output)
         return 0
     for event in events:
         _print_version(event)
@@ -158,9 +182,12 @@ def history_command(settings: Settings, agent: str, count: int, output: str) -> 
 def _print_version(event: Event) -> None:
     click.secho(f"{event.version:>6}  {event.timestamp}  {event.event}  {event.origin}", bold=True)
     for change in event.changes:
+        field, by = clip(str(change.get("field")), 40), change.get("by")
         old = clip(encode(change.get("old")), 30)
         new = clip(encode(change.get("new")), 30)
-        click.echo(f"        {change.get('field')}  {old} → {new}  {change.get('by')}")
+        shown = {"create": f"+ {field}  {new}", "delete": f"- {field}  {old}"}
+        text = shown.get(str(change.get("op")), f"~ {field}  {old} → {new}")
+        click.echo(f"        {text}" + (f"  by {by}" if by != event.origin else ""))
 
 
 @verb("export")
@@ -169,29 +196,30 @@ def _print_version(event: Event) -> None:
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def export_command(settings: Settings, agents: tuple[str, ...], folder: str | None, force: bool) -> int:
     """Write live agents as manifests, to stdout or into a folder."""
-    with _hub(settings) as hub:
-        merged = look(hub.workspace, Options(dry=True)).merged
-        code = _away_code(hub)
-    unknown = [agent for agent in agents if not present(merged.get(agent, {}))]
-    if unknown:
-        raise UsageError(f"no agent {', '.join(unknown)}", hint="reconciler get lists them")
-    chosen = agents or tuple(sorted(name for name, fields in merged.items() if present(fields)))
-    texts = {name: write_document(to_yaml_plain(name, present(merged[name]))) for name in chosen}
+    found = _merged(settings)
+    alive = {name: values for name, fields in sorted(found.merged.items()) if (values := present(fields))}
+    check_known(agents, alive)
+    chosen = {name: alive[name] for name in agents or alive}
+    texts = {name: write_document(to_yaml_plain(name, values)) for name, values in chosen.items()}
     if folder is None:
         click.echo("---\n".join(texts.values()), nl=False)
-        return code
+        return found.exit_code
     _write_manifests(Path(folder), texts, force)
-    click.echo(f"{len(texts)} manifests in {folder}", err=True)
-    return code
+    click.echo(f"{len(texts)} manifest{'s' * (len(texts) != 1)} in {folder}", err=True)
+    return found.exit_code
 
 
 def _write_manifests(folder: Path, texts: dict[str, str], force: bool) -> None:
     from .. import files
 
-    names = {name: folder / f"{'shared' if name == SHARED else name}.yaml" for name in texts}
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--to {folder}: not a folder", hint="manifests are files in a folder")
+    # No agent's name starts like this, so that an agent called shared keeps its own file.
+    names = {name: folder / f"{'_shared' if name == SHARED else name}.yaml" for name in texts}
     there = [str(path) for path in names.values() if path.exists()]
     if there and not force:
-        raise ReconcilerError(f"{there[0]} is there already ({len(there)} in all)", hint="--force overwrites")
+        more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
+        raise Refused(f"{there[0]}{more} there already", hint="--force overwrites")
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in names.items():
         files.replace(path, texts[name].encode(), files.identify(path))

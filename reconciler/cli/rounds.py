@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import sys
 from typing import Any
 
 import click
 
 from .. import files, render
 from ..controller import Options, Round, reconcile_or_away
-from ..errors import UsageError
+from ..errors import NotFound, UsageError
 from ..health import write_health
-from ..plan import Content, Plan
+from ..hub import check_known
+from ..plan import Content, Limit, Plan
 from ..settings import FIRST_RUN, Settings
-from ..state import encode
+from ..state import NotJson, decode, decode_at, members, split_object
 from ..workspace import open_workspace
-from .common import STYLES, output_option, print_json, read_input, report, verb, warn
+from .common import STYLES, busy, output_option, print_text, read_input, report, verb, warn
 from .tables import print_agents
 
 _prune = click.option("--prune", is_flag=True, help="Delete agents that one side has lost. Default: restore them.")
@@ -34,13 +36,14 @@ def diff_command(settings: Settings, agents: tuple[str, ...], prune: bool, first
 
     Writes nothing, anywhere. Exit code 0: in sync; 1: differences; 3: part of it cannot be read.
     """
-    with open_workspace(settings, warn) as workspace:
+    with open_workspace(settings, warn, reading=True) as workspace, busy("Comparing"):
         found = reconcile_or_away(workspace, Options(dry=True, prune=prune, first_run=first_run))
     plan = found.plan
     if agents:
-        unknown = [agent for agent in agents if agent not in found.merged]
-        if unknown:
-            raise UsageError(f"no agent {', '.join(unknown)}", hint="reconciler get lists the agents")
+        try:
+            check_known(agents, found.merged)
+        except NotFound as error:  # 1 would say that there are differences
+            raise UsageError(error.message, hint=error.hint) from None
         plan = plan.only(agents)
     show(plan, output)
     report(plan.problems)
@@ -53,11 +56,12 @@ def diff_command(settings: Settings, agents: tuple[str, ...], prune: bool, first
 
 def show(plan: Plan, output: str) -> None:
     if output == "json":
-        print_json(render.to_json(plan))
+        print_text(render.to_json(plan), output)
     elif output == "markdown":
         click.echo("\n".join(render.markdown(plan)))
     else:
-        for line in render.text_lines(plan):
+        columns = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
+        for line in render.text_lines(plan, columns):
             click.secho(line.text, **STYLES.get(line.style, {}))
 
 
@@ -74,8 +78,12 @@ def apply_command(settings: Settings, plan: str | None, output: str, **chosen: A
     Exit code 0: done; 3: part of it is quarantined; 4: refused; 5: done on files only, Redis is away.
     """
     options = Options(reviewed=_read_plan(plan) if plan else None, **chosen)
-    with held(settings), open_workspace(settings, warn) as workspace:
-        done = reconcile_or_away(workspace, options)
+    if options.max_deletes is not None:
+        Limit.parse(options.max_deletes)
+    # Redis first: where it refuses, not even a lock is left behind.
+    with open_workspace(settings, warn) as workspace, held(settings):
+        with busy("Reconciling"):
+            done = reconcile_or_away(workspace, options)
         finish(settings, done)
     show(done.plan, output)
     report_round(done)
@@ -108,23 +116,41 @@ def finish(settings: Settings, done: Round) -> None:
 
 
 def _read_plan(name: str) -> tuple[Content, ...]:
-    """The reviewed changes, as `Plan.contents` gives them."""
+    """The reviewed changes, as `Plan.contents` gives them, every value token for token."""
+    text = read_input(name, "--plan")
     try:
-        plan = json.loads(read_input(name, "--plan"))
-        changes = [
-            (c["agent"], c["field"], c["direction"], _text(c, "old"), _text(c, "new"), c["by"])
-            for c in plan["changes"]
-            if not c["quiet"]
-        ]
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"--plan {name}: not a plan", hint="make one with: reconciler diff -o json") from None
-    return tuple(changes)
+        plan = decode(text)
+        if plan["schema_version"] != 1 or not isinstance(plan["changes"], list):
+            raise KeyError
+        return tuple(content for change in _elements(text) if (content := _content(change)) is not None)
+    except (NotJson, KeyError, TypeError, AttributeError):
+        hint = "make one with: reconciler diff -o json"
+        raise UsageError(f"--plan {name}: not a plan", hint=hint) from None
 
 
-def _text(change: dict[str, Any], key: str) -> str | None:
-    if (key == "old" and change["op"] == "create") or (key == "new" and change["op"] == "delete"):
+def _elements(text: str) -> list[dict[str, str]]:
+    """The changes of a plan, each as its members' texts."""
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    changes = next(member for member in members(text, start) if member.key == "changes")
+    position, found = changes.start + 1, []
+    while position < changes.end - 1:
+        if text[position] in ", \t\r\n":
+            position += 1
+            continue
+        _, end = decode_at(text, position)
+        found.append(split_object(text[position:end]))
+        position = end
+    return found
+
+
+def _content(texts: dict[str, str]) -> Content | None:
+    """None for a time that is only carried along."""
+    if decode(texts["quiet"]):
         return None
-    return encode(change[key])
+    agent, field, direction, op, by = (decode(texts[key]) for key in ("agent", "field", "direction", "op", "by"))
+    old = None if op == "create" else texts["old"]
+    new = None if op == "delete" else texts["new"]
+    return agent, field, direction, old, new, by
 
 
 @verb("run")
@@ -136,13 +162,16 @@ def run_command(settings: Settings, once: bool, prune: bool) -> int:
     Prints the plan, what was done and the resulting shared state; after that, each round that changed something.
     """
     options = Options(prune=prune)
-    with held(settings):
-        if once:
-            with open_workspace(settings, warn) as workspace:
+    if once:
+        with open_workspace(settings, warn) as workspace, held(settings):
+            with busy("Reconciling"):
                 done = reconcile_or_away(workspace, options)
             tell(settings, done)
-            print_agents(done.merged)
-            return done.exit_code
+        print_agents(done.merged)
+        return done.exit_code
+    with open_workspace(settings, warn, reading=True):
+        pass  # a server that refuses, or an address that is wrong, is told before anything is touched
+    with held(settings):
         from ..daemon import Daemon
 
         shown: list[Round] = []

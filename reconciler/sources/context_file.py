@@ -32,6 +32,7 @@ from ..state import (
     present,
     record_to_text,
     reindent,
+    skip_blank,
     split_object,
 )
 from .yaml_text import Locate, Path, line_and_column, utf8_problem
@@ -92,11 +93,11 @@ class _Parser:
         return Context(self.text, self.values, tuple(self.problems), frozenset(self.broken), frozenset(self.legacy))
 
     def _parse_root(self) -> None:
-        start = len(self.text) - len(self.text.lstrip(" \t\r\n"))
+        start = skip_blank(self.text, 0)
         value, end = decode_at(self.text, start)
-        if self.text[end:].strip(" \t\r\n"):
+        if (end := skip_blank(self.text, end)) < len(self.text):
             raise NotJson("extra text behind the end", end)
-        if not isinstance(value, dict) or not isinstance(value.get("agents", {}), dict):
+        if not isinstance(value, dict) or not isinstance(value.get("agents"), dict):
             problems = schema.validate("context", value, json_locator(self.text, self.source), source=self.source)
             raise InputError(*problems)
         own: dict[str, str] = {}
@@ -236,7 +237,7 @@ def json_locator(text: str, source: str, start: int = 0) -> Locate:
     """Where the parts of the JSON value at `start` stand; an object's member is where its key is."""
 
     def locate(path: Path) -> tuple[Place, str]:
-        position = shown = _skip_blank(text, start)
+        position = shown = skip_blank(text, start)
         for step in path:
             found = _child(text, position, step)
             if found is None:
@@ -254,23 +255,19 @@ def _child(text: str, position: int, step: str | int) -> tuple[int, int] | None:
             if member.key == step:
                 return member.key_start, member.start
     elif text[position : position + 1] == "[" and isinstance(step, int):
-        position = _skip_blank(text, position + 1)
+        position = skip_blank(text, position + 1)
         for _ in range(step):
             _, position = decode_at(text, position)
-            position = _skip_blank(text, _skip_blank(text, position) + 1)
+            position = skip_blank(text, skip_blank(text, position) + 1)
         return position, position
     return None
 
 
-def _skip_blank(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
-        position += 1
-    return position
-
-
 class _Style(NamedTuple):
-    """How a file is laid out: one step of indentation ("" for one line), and what stands behind `:` and `,`."""
+    """How a file is laid out: its line end ("" for one line), one step of indentation, and what stands behind
+    `:` and, on one line, `,`."""
 
+    newline: str
     step: str
     colon: str
     comma: str
@@ -297,9 +294,10 @@ def render(context: Context, changes: Mapping[str, Mapping[str, Change]], merged
     if records:
         edits["agents"] = records
     edits[LAST_UPDATE] = last_update
-    start = _skip_blank(text, 0)
+    start = skip_blank(text, 0)
     end = len(text.rstrip(" \t\r\n"))
-    return text[:start] + _edit_object(text[start:end], edits, _style_of(text, start), "") + text[end:]
+    style = _style_of(text, start)
+    return text[:start] + _edit_object(text[start:end], edits, style, style.newline) + text[end:]
 
 
 def _record_edit(agent: str, fields: Mapping[str, Change], context: Context, whole: Mapping[str, str]) -> Edit:
@@ -323,8 +321,8 @@ def _edit_object(raw: str, edits: Mapping[str, Edit], style: _Style, margin: str
     """A JSON object's text with some members changed; what stands between the others stays as it is."""
     found = list(members(raw))
     inner = margin + style.step
-    lead = raw[1 : found[0].key_start] if found else ("\n" + inner if style.step else "")
-    tail = raw[found[-1].end : -1] if found else ("\n" + margin if style.step else "")
+    lead = raw[1 : found[0].key_start] if found else inner
+    tail = raw[found[-1].end : -1] if found else margin
     out: list[str] = []
     for index, member in enumerate(found):
         value = raw[member.start : member.end]
@@ -348,7 +346,7 @@ def _edit_object(raw: str, edits: Mapping[str, Edit], style: _Style, margin: str
 def _edit_value(raw: str, edit: str | Mapping[str, Any], style: _Style, margin: str) -> str:
     if not isinstance(edit, str):
         return _edit_object(raw if raw.startswith("{") else "{}", edit, style, margin)
-    if not style.step:
+    if not style.newline:
         return edit
     return reindent(edit, step=style.step, margin=margin, colon=style.colon)
 
@@ -357,8 +355,10 @@ def _style_of(text: str, start: int) -> _Style:
     """The layout of the file, from its first member."""
     first = next(members(text, start), None)
     if first is None:
-        return _Style("  ", ": ", "")
-    lead = text[start + 1 : first.key_start]
+        return _Style("\n", "  ", ": ", "")
+    lead, newline, step = text[start + 1 : first.key_start].rpartition("\n")
     _, end = decode_at(text, first.key_start)
     colon = text[end : first.start]
-    return _Style(lead.rpartition("\n")[2] if "\n" in lead else "", colon, " " if colon.endswith(" ") else "")
+    if not newline:
+        return _Style("", "", colon, " " if colon.endswith(" ") else "")
+    return _Style("\r\n" if lead.endswith("\r") else "\n", step, colon, "")

@@ -66,7 +66,7 @@ def read(settings: Settings, memory: Memory, now: int) -> Desired:
         unreadable.add("")
         context = ContextSource(None, None, Edits(), memory.file)
     try:
-        loaded = manifests.load(settings.manifests, settings.root, memory.manifests, now)
+        loaded = manifests.load(settings.manifests, settings.manifests_base, memory.manifests, now)
     except InputError as error:
         known = memory.manifests
         said = {manifest.agent: manifest for file in known.files.values() for manifest in file.manifests}

@@ -6,7 +6,8 @@ asked, which then names every problem with its place. tests/test_manifests.py ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -160,13 +161,13 @@ class Loaded(NamedTuple):
     broken: frozenset[str]
 
 
-def load(folder: Path, root: Path, known: Known, now: int) -> Loaded:
+def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
     """Read every manifest whose file changed since base saw it; unreadable files are named, never empty."""
     found: dict[str, File] = {}
     problems: list[Problem] = []
     broken: set[str] = set()
     for path in manifest_files(folder):
-        name = shown(path, root)
+        name = shown(path, base)
         before = known.files.get(name)
         try:
             file, more = _load_file(path, name, before, now)
@@ -186,17 +187,26 @@ def manifest_files(folder: Path) -> list[Path]:
     """`**/*.yaml` and `*.yml`, sorted, hidden ones left out. Raises InputError for a file in its place."""
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem(Place(str(folder)), "not a folder", "manifests are files in a folder"))
-    return sorted(
-        path
-        for pattern in ("*.yaml", "*.yml")
-        for path in folder.rglob(pattern)
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    return [Path(name) for name in sorted(_walk(str(folder)))] if folder.exists() else []
 
 
-def shown(path: Path, root: Path) -> str:
-    """A path as a person reads it: relative to the workspace where it is inside."""
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+def _walk(folder: str) -> Iterator[str]:
+    for here, folders, names in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.endswith((".yaml", ".yml")) and not name.startswith("."):
+                yield os.path.join(here, name)
+
+
+def _unreadable(error: OSError) -> None:
+    """A folder that cannot be listed is not an empty one."""
+    hint = "give this user the right to read it"
+    raise InputError(Problem(Place(str(error.filename)), f"cannot be read: {error.strerror}", hint)) from None
+
+
+def shown(path: Path, base: Path) -> str:
+    """A path as everybody reads it, on every machine: relative to the folder that the settings name as its base."""
+    return str(path).removeprefix(f"{base}{os.sep}")
 
 
 def _load_file(path: Path, name: str, before: File | None, now: int) -> tuple[File | None, list[Problem]]:
@@ -223,7 +233,8 @@ def _one_each(found: Iterable[File]) -> tuple[dict[str, Manifest], list[Problem]
         for manifest in file.manifests:
             first = chosen.setdefault(manifest.agent.lower(), manifest)
             if first is not manifest:
-                message = f"agent {manifest.agent} is declared twice: first in {first.path}:{first.line}"
+                name = "" if first.agent == manifest.agent else f" as {first.agent}"
+                message = f"agent {manifest.agent} is declared twice: first{name} in {first.path}:{first.line}"
                 hint = "delete one of the two, or merge them"
                 place = Place(manifest.path, manifest.line, 1)
                 problems.append(Problem(place, message, hint, agent=manifest.agent))

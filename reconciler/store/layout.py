@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..errors import Place, Problem
-from ..stamp import parse_time, refine
+from ..stamp import format_time, parse_time, refine
 from ..state import (
     CONTEXT,
     LAST_UPDATE,
-    MAX_DEPTH,
     SHARED,
     Agent,
     Field,
@@ -212,11 +211,15 @@ class _Reader:
     def _read_time(self, text: str, entry: _Entry | None) -> None:
         declared = parse_time(text)
         if declared is None or (entry is not None and declared.at <= entry.at) or declared.at > self.now:
-            if entry is not None and entry.kind == "s":
-                self.fields[LAST_UPDATE] = Field(encode(text), entry.at, entry.by)
+            if entry is not None and entry.kind == "s":  # no newer time: put right what was known
+                self._take_time(Put(LAST_UPDATE, encode(format_time(entry.at)), entry.at, entry.by))
             return
-        self.fields[LAST_UPDATE] = Field(encode(text), declared.at, RAW)
-        self.raw.append(Put(LAST_UPDATE, encode(text), declared.at, RAW))
+        self._take_time(Put(LAST_UPDATE, encode(format_time(declared.at)), declared.at, RAW))
+
+    def _take_time(self, put: Put) -> None:
+        assert put.at is not None
+        self.fields[LAST_UPDATE] = Field(put.text, put.at, put.by)
+        self.raw.append(put)
 
     def _read_context(self, text: str, *, known: bool, there: bool) -> None:
         try:
@@ -238,17 +241,23 @@ class _Reader:
 
     def _foreign_context(self, text: str) -> dict[str, str]:
         """A context somebody else wrote; one or two layers of JSON text around it are taken off."""
-        value = decode(text)
-        for _ in range(2):
-            if isinstance(value, str):
-                text, value = value, decode(value)
-                self._warn("context", "the object is encoded twice; it was put right")
+        value, layers = decode(text), 0
+        while isinstance(value, str) and layers < 2:
+            text, value, layers = value, decode(value), layers + 1
         if not isinstance(value, dict):
             raise NotJson(f"found {type(value).__name__}")
+        if layers:
+            self._warn("context", "the object is encoded twice; it was put right")
         check_depth(text)
         stripped = text.strip(" \t\r\n")
         stripped.encode()
-        return split_object(stripped)
+        members = split_object(stripped)
+        for key in members:
+            try:
+                key.encode()
+            except UnicodeEncodeError:
+                raise NotJson(f"the key {encode(key)} is not Unicode text") from None
+        return members
 
     def _unchanged(self, name: str, entry: _Entry, value: str) -> bool:
         known = self.base.get(name)
@@ -307,10 +316,4 @@ def arguments(puts: tuple[Put, ...]) -> Iterator[str]:
     """The puts as `write.lua` takes them, six arguments each."""
     for put in puts:
         kind, text = ("f", "") if put.forget else encode_field(put.field, put.text)
-        yield from (put.field, kind, text, "" if put.at is None else str(put.at), put.by, put.old)
-
-
-__all__ = [
-    "ABSENT", "AGENTS", "MAX_DEPTH", "RAW", "Keys", "agent_of", "arguments", "digest", "encode_field",
-    "frame", "keys_of", "read_agent", "restoring", "unframe",
-]  # fmt: skip
+        yield from (put.field, kind, text, "" if put.at is None else str(max(put.at, 0)), put.by, put.old)

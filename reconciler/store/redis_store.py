@@ -1,4 +1,4 @@
-"""Live memory in Redis or Valkey: the only module that knows the client.
+"""Live memory in Redis or Valkey: with `failures`, the only module that knows the client.
 
 Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retried inside the client
 (DESIGN §8). What is temporary becomes StoreAway, what is not StoreError; the caller decides.
@@ -7,34 +7,25 @@ Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retrie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    InvalidResponse,
-    NoPermissionError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError
 from redis.retry import Retry
 
-from ..errors import Place, Problem, StoreAway, StoreError
-from ..events import CHANNEL, Event, read_event
-from ..state import SHARED, State, is_agent_name
+from ..errors import Place, Problem, StoreError
+from ..events import CHANNEL, Event, Foreign, agent_channel, read_event
+from ..state import CONTEXT, SHARED, State, is_agent_name
 from . import Live, LiveAgent, Write, Written
-from .layout import agent_of, arguments, keys_of, read_agent
+from .failures import asks, needs_none, of_the_store, refusal, said, translate
+from .layout import AGENTS, agent_of, arguments, keys_of, read_agent
 
 SCRIPT = (Path(__file__).parent / "write.lua").read_text(encoding="utf-8")
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -81,14 +72,14 @@ class RedisStore:
 
     def _names(self, problems: list[Problem]) -> Iterable[str]:
         """The agents that have a hash or a sidecar; illegal names are reported and left alone."""
-        for key in self.client.scan_iter(match="memory:*", count=2_000):
+        for key in sorted(set(self.client.scan_iter(match="memory:*", count=2_000))):
             text = key.decode("utf-8", "backslashreplace")
             name = agent_of(text)
             if name is None:
                 continue
-            if name == SHARED or is_agent_name(name):
+            if is_agent_name(name) or text in keys_of(SHARED):
                 yield name
-            elif text.startswith("memory:agents:"):
+            elif text.startswith(AGENTS):
                 hint = "names are letters, digits, dot, dash and underscore; RENAME or DEL the key"
                 problems.append(Problem(Place(text), "not a legal agent name", hint))
 
@@ -121,20 +112,24 @@ class RedisStore:
         return found
 
     def _write_chunk(self, writes: Sequence[Write]) -> list[Written]:
-        commands = [self._command(write) for write in writes]
+        unfit = {index: reason for index, write in enumerate(writes) if (reason := _unfit(write))}
+        commands = {index: self._command(write) for index, write in enumerate(writes) if index not in unfit}
         answers = self._send(commands)
-        missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        missing = {index: commands[index] for index, answer in answers.items() if isinstance(answer, NoScriptError)}
         if missing:
             self.client.script_load(SCRIPT)
-            for index, answer in zip(missing, self._send([commands[i] for i in missing]), strict=True):
-                answers[index] = answer
-        return [_written(answer) for answer in answers]
+            answers |= self._send(missing)
+        return [
+            Written(refused=unfit[index]) if index in unfit else _written(write.agent, answers[index])
+            for index, write in enumerate(writes)
+        ]
 
-    def _send(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+    def _send(self, commands: Mapping[int, tuple[str, ...]]) -> dict[int, Any]:
+        """Each command's answer, errors included, from one round trip."""
         pipe: Any = self.client.pipeline(transaction=False)
-        for command in commands:
+        for command in commands.values():
             pipe.execute_command(*command)
-        return list(pipe.execute(raise_on_error=False))
+        return dict(zip(commands, pipe.execute(raise_on_error=False), strict=True))
 
     def _command(self, write: Write) -> tuple[str, ...]:
         keys, limits = keys_of(write.agent), self.limits
@@ -150,12 +145,20 @@ class RedisStore:
     def history(self, agent: str, count: int) -> list[Event]:
         client: Any = self.client
         entries = self._call(lambda: client.xrevrange(keys_of(agent).history, count=count))
-        return [read_event(fields[b"event"]) for _, fields in entries if b"event" in fields]
+        found = []
+        for _, fields in entries:
+            with suppress(Foreign):  # somebody else's entry
+                found.append(read_event(fields.get(b"event", b"")))
+        return found
 
     def publish(self, event: Event) -> int:
+        text = event.text
+
         def say() -> int:
-            self.client.publish(f"{CHANNEL}:{event.agent}", event.text)
-            return int(self.client.publish(CHANNEL, event.text))
+            pipe = self.client.pipeline(transaction=False)
+            pipe.publish(agent_channel(event.agent), text)
+            pipe.publish(CHANNEL, text)
+            return int(pipe.execute()[-1])
 
         return self._call(say)
 
@@ -176,49 +179,23 @@ class RedisStore:
         return translate(work, self.name)
 
 
-def translate(work: Callable[[], T], name: str) -> T:
-    """Run some client calls and say their failures in this program's words: temporary or permanent."""
-    try:
-        return work()
-    except AuthenticationError as error:
-        raise StoreError(
-            f"{name} refuses the password: {_first(error)}",
-            hint="set REDIS_PASSWORD or put it into REDIS_URL",
-        ) from None
-    except NoPermissionError as error:
-        raise StoreError(
-            f"{name} forbids a command: {_first(error)}",
-            hint="ACL SETUSER must allow it and the keys memory:*",
-        ) from None
-    except (BusyLoadingError, TimeoutError, ConnectionError) as error:
-        if isinstance(error, InvalidResponse) or _is_foreign(error):
-            raise _not_redis(name) from None
-        raise StoreAway(f"{name} is away: {_first(error)}", hint="is the server running?") from None
-    except InvalidResponse:
-        raise _not_redis(name) from None
-    except ReadOnlyError:
-        raise StoreError(f"{name} is a read-only replica", hint="give the address of its master") from None
-    except ResponseError as error:
-        if "NOAUTH" in str(error):
-            raise StoreError(f"{name} asks for a password", hint="set REDIS_PASSWORD") from None
-        raise StoreError(f"{name} refuses: {_first(error)}") from None
-    except RedisError as error:
-        raise StoreError(f"{name}: {_first(error)}") from None
+def _unfit(write: Write) -> str:
+    """Why a write cannot even be sent; "" if it can."""
+    for put in write.puts:
+        if put.field == "context" or (write.agent == SHARED and put.field.startswith(CONTEXT)):
+            return f"{put.field}: this name is reserved"
+        try:
+            f"{put.field}{put.text}{put.by}{put.old}".encode()
+        except UnicodeEncodeError:
+            return f"{put.field.encode('utf-8', 'backslashreplace').decode()}: not Unicode text"
+    return ""
 
 
-def _is_foreign(error: Exception) -> bool:
-    return "Protocol" in str(error) or "Protocol" in str(error.__cause__ or "")
-
-
-def _not_redis(name: str) -> StoreError:
-    return StoreError(f"{name} answers, but not as Redis does", hint="is the address and the port right?")
-
-
-def _written(answer: Any) -> Written:
-    if isinstance(answer, TimeoutError | ConnectionError):
-        raise answer
-    if isinstance(answer, Exception):
-        return Written(refused=_first(answer))
+def _written(agent: str, answer: Any) -> Written:
+    if isinstance(answer, RedisError):
+        if of_the_store(answer):
+            raise answer
+        return Written(refused=refusal(agent, answer))
     if answer[0] == -1:
         return Written(refused=f"{_text(answer[1])} was written by somebody else just now", foreign=True)
     if answer[0] == -2:
@@ -230,11 +207,6 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
-def _first(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
 def connect(url: str, password: str | None, warn: Callable[[str], None]) -> redis.Redis:
     """A client for a URL, with its password found out (DESIGN §3). Raises StoreAway, StoreError.
 
@@ -243,70 +215,58 @@ def connect(url: str, password: str | None, warn: Callable[[str], None]) -> redi
     """
     name = public_name(url)
     client = _client(url, password)
-    try:
-        translate_auth(client, name)
-    except _NoPasswordNeeded:
-        client.close()
+    first = _ping(client)
+    if first is None:
+        return client
+    client.close()
+    if needs_none(first):
         client = _client(_without_password(url), None)
-        translate(client.ping, name)
-        warn(f"{name} has no password although one is configured; it was used without")
-    except _PasswordMissing:
-        client.close()
+        warning = f"{name} has no password although one is configured; it was used without"
+    elif asks(first):
         client = _client(url, PUBLISHED_PASSWORD)
-        translate(client.ping, name)
-        warn(f"{name} accepts the published default password; set another one (requirepass)")
+        warning = f"{name} accepts the published default password; set another one (requirepass)"
+    else:
+        raise said(first, name)
+    second = _ping(client)
+    if second is not None:
+        client.close()
+        raise said(first if isinstance(second, AuthenticationError) else second, name)
+    warn(warning)
     return client
 
 
-class _NoPasswordNeeded(Exception):
-    pass
-
-
-class _PasswordMissing(Exception):
-    pass
-
-
-def translate_auth(client: redis.Redis, name: str) -> None:
-    """PING, telling apart the two password cases that `connect` mends."""
+def _ping(client: redis.Redis) -> RedisError | None:
     try:
         client.ping()
     except RedisError as error:
-        text = str(error)
-        if "without any password configured" in text or "no password is set" in text:
-            raise _NoPasswordNeeded from None
-        if "NOAUTH" in text or "Authentication required" in text:
-            raise _PasswordMissing from None
-        translate(_raiser(error), name)
-
-
-def _raiser(error: Exception) -> Callable[[], None]:
-    def again() -> None:
-        raise error
-
-    return again
+        return error
+    return None
 
 
 def _client(url: str, password: str | None) -> redis.Redis:
-    options: dict[str, Any] = {"password": password} if password and not urlsplit(url).password else {}
     try:
         return redis.Redis.from_url(
             url,
+            password=password,  # one in the URL is stronger
+            protocol=2,  # HELLO takes any password where none is needed: nobody would notice
             socket_connect_timeout=0.25,
             socket_timeout=1.0,
             retry=Retry(NoBackoff(), 0),
             decode_responses=False,
-            **options,
         )
-    except ValueError as error:
-        raise StoreError(f"{public_name(url)}: {_first(error)}", hint="redis://host:port/0") from None
+    except ValueError:  # its own words may quote a password with an unescaped slash in it
+        hint = "redis://:password@host:6379/0, rediss://..., unix:///path; write a / in a password as %2F"
+        raise StoreError(f"{public_name(url)} is not an address of Redis", hint=hint) from None
 
 
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ("username", "password")])
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}?{query}"
 
 
 def public_name(url: str) -> str:
-    """A URL as it may be shown: without user and password, also in its query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """A URL as it may be shown: without user, password and query, also where they are not well written."""
+    scheme, rest = url.split("://", 1) if "://" in url else ("redis", url)
+    user = rest.partition("/")[0] if scheme == "unix" else rest
+    return f"{scheme}://{rest[user.rfind('@') + 1 :].partition('?')[0]}"

@@ -1,0 +1,73 @@
+"""Versions without gaps, whatever was lost, and a history of exactly the length that was asked for."""
+
+from __future__ import annotations
+
+from tests.contract.kit import MARY, T, listening, look, put, values, write
+from tests.servers import Memory
+
+
+def test_versions_have_no_gaps(memory: Memory) -> None:
+    """Every write that won is one version, however many fields it had; the others are none."""
+    versions = []
+    for number in range(5):
+        versions.append(write(memory, put("context.n", number), put("status", str(number))).version)
+        versions.append(write(memory, put("context.n", -1, T)).version)
+    assert versions == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_history_is_bounded_exactly(memory: Memory) -> None:
+    """The newest versions stay, newest first, and not one more than was asked."""
+    memory = memory.with_limits(history=7)
+    for number in range(20):
+        write(memory, put("context.n", number))
+    assert memory.redis.xlen(MARY.history) == 7
+    assert [event.version for event in memory.store.history("mary", 100)] == list(range(20, 13, -1))
+    assert [event.version for event in memory.store.history("mary", 2)] == [20, 19]
+
+
+def test_no_history_is_kept_when_none_is_wanted(memory: Memory) -> None:
+    """A bound of 0 makes no stream; versions and events go on."""
+    memory = memory.with_limits(history=0)
+    with listening(memory) as ears:
+        assert [write(memory, put("context.n", n)).version for n in (1, 2)] == [1, 2]
+        assert [event["version"] for event in ears.events()] == [1, 2]
+    assert not memory.redis.exists(MARY.history)
+
+
+def test_a_foreign_entry_in_history_is_passed_over(memory: Memory) -> None:
+    """Somebody's XADD does not hide the versions around it."""
+    write(memory, put("status", "a"))
+    memory.redis.xadd(MARY.history, {"event": "{"}, id="1-1")
+    memory.redis.xadd(MARY.history, {"note": "x"}, id="1-2")
+    write(memory, put("status", "b"))
+    assert [event.version for event in memory.store.history("mary", 10)] == [2, 1]
+
+
+def test_versions_go_on_from_the_floor_after_a_flush(memory: Memory) -> None:
+    """A refilled server does not count from one again, and a lower floor changes nothing."""
+    for number in range(3):
+        write(memory, put("context.n", number))
+    for key in MARY:
+        memory.redis.delete(key)
+    assert write(memory, put("context.n", 7), floor=3).version == 4
+    assert write(memory, put("context.n", 8), floor=3).version == 5
+
+
+def test_versions_go_on_from_history_when_the_sidecar_is_lost(memory: Memory) -> None:
+    """Nobody reuses the number of a version that subscribers have seen."""
+    for number in range(3):
+        write(memory, put("context.n", number))
+    memory.redis.delete(MARY.sidecar)
+    found = look(memory)
+    assert write(memory, *found.raw, seen=found.seen).version == 4
+    assert values(memory) == {"context.n": "2"}
+
+
+def test_a_damaged_sidecar_is_taken_as_unknown(memory: Memory) -> None:
+    """What cannot be read there is adopted anew, and the agent can be written again."""
+    write(memory, put("status", "busy", T), put("context.k", 1, T))
+    memory.redis.hset(MARY.sidecar, mapping={".status": "garbage", ".context.k": "", "version": "many"})
+    found = look(memory)
+    assert write(memory, *found.raw, seen=found.seen).version == 2
+    assert write(memory, put("status", "idle"), put("context.k", 2)).flags == "ww"
+    assert values(memory) == {"status": '"idle"', "context.k": "2"}

@@ -1,0 +1,289 @@
+"""Laws: merge is a join, equal to a dumb oracle; a diff of a thing with itself is empty; so is a second round."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reconciler.base import Base
+from reconciler.controller import Options, Round, reconcile
+from reconciler.merge import merge, pin, seeds_only, with_times
+from reconciler.plan import Change, diff
+from reconciler.stamp import format_time
+from reconciler.state import Field, State, same_value
+from reconciler.workspace import Workspace, read_settings
+from tests.fakes import MemoryStore, present
+
+pinned = settings(derandomize=True, database=None, deadline=None, max_examples=300)
+slow = settings(pinned, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+
+TEXTS = st.sampled_from([None, "1", "1.0", "true", '"1"', '"a"', '"b"', '"\\u0061"', "null", '{"a":1,"b":2}', '{"b":2,"a":1}'])
+TIMES = st.sampled_from([json.dumps(format_time(second * 1_000_000)) for second in range(4)])
+FIELDS = st.builds(Field, TEXTS, st.integers(0, 3), st.sampled_from(["", "a", "b"]))
+AGENTS = st.dictionaries(st.sampled_from(["status", "context.x", "insight"]), FIELDS).flatmap(
+    lambda fields: st.one_of(
+        st.just(fields),
+        st.builds(Field, TIMES, st.integers(0, 3), st.just("a")).map(lambda time: {**fields, "last_update": time}),
+    )
+)
+STATES = st.dictionaries(st.sampled_from(["mary", "gc"]), AGENTS)
+
+
+@pinned
+@given(STATES, STATES, STATES)
+def test_merge_is_a_join(one: State, two: State, three: State) -> None:
+    """Commutative, associative, idempotent: replicas may be merged in any order and any number of times."""
+    assert merge(one, one) == merge(one)
+    assert len({repr(_sorted(merge(*order))) for order in permutations([one, two, three])}) == 1
+    assert merge(merge(one, two), three) == merge(one, merge(two, three)) == merge(one, two, three)
+    assert merge(merge(one, two), two) == merge(one, two)
+
+
+@pinned
+@given(st.lists(STATES, max_size=4))
+def test_merge_equals_a_dumb_oracle(replicas: list[State]) -> None:
+    """Of every field the write that no other write beats, found by comparing each with each."""
+    assert merge(*replicas) == oracle(replicas)
+
+
+def oracle(replicas: list[State]) -> dict[str, dict[str, Field]]:
+    found: dict[str, dict[str, Field]] = {}
+    for replica in replicas:
+        for agent, fields in replica.items():
+            found.setdefault(agent, {})
+            for name in fields:
+                rivals = [r[agent][name] for r in replicas if agent in r and name in r[agent]]
+                for candidate in rivals:
+                    if not any(beats(rival, candidate) for rival in rivals):
+                        found[agent][name] = candidate
+    return found
+
+
+def beats(one: Field, other: Field) -> bool:
+    """Newer; at the same time the greater name; of the same writer the greater text, none being the least."""
+    if one.at != other.at:
+        return one.at > other.at
+    if one.by != other.by:
+        return one.by > other.by
+    if one.text is None or other.text is None:
+        return one.text is not None and other.text is None
+    return one.text > other.text
+
+
+@pinned
+@given(STATES)
+def test_nothing_differs_from_itself(state: State) -> None:
+    """`diff(x, x)` is empty, also when x is a copy."""
+    copy = {agent: {name: Field(*field) for name, field in fields.items()} for agent, fields in state.items()}
+    for direction in ("redis", "file"):
+        assert diff(state, state, direction) == []
+        assert diff(copy, state, direction) == []
+
+
+@pinned
+@given(STATES, STATES)
+def test_a_replica_that_learned_the_diff_has_nothing_more_to_learn(replica: State, other: State) -> None:
+    """Applying `diff(replica, merged)` leaves no difference, and touches nothing that was already right."""
+    merged = merge(replica, other)
+    changes = diff(replica, merged, "redis")
+    assert diff(learn(replica, changes), merged, "redis") == []
+    assert all(not same_value(change.field, change.old, change.new) for change in changes)
+
+
+def learn(replica: State, changes: list[Change]) -> State:
+    taught = {agent: dict(fields) for agent, fields in replica.items()}
+    for change in changes:
+        taught.setdefault(change.agent, {})[change.field] = Field(change.new, change.at, change.by)
+    return taught
+
+
+@pinned
+@given(STATES, STATES)
+def test_policies_hold_after_one_step(merged: State, asked: State) -> None:
+    """Pinning twice is pinning once, a pinned value beats what it was pinned over, and a seed never replaces."""
+    pins = {agent: {name: f for name, f in fields.items() if f.text is not None and name != "last_update"}
+            for agent, fields in asked.items()}  # fmt: skip
+    held = pin(merged, pins)
+    assert pin(held, pins) == held
+    assert merge(held, merged) == held
+    seeded = merge(merged, seeds_only(asked, [merged]))
+    assert all(seeded[agent][name] == field for agent, fields in merged.items() for name, field in fields.items())
+
+
+@pinned
+@given(STATES)
+def test_an_agents_time_is_its_newest_stamp(state: State) -> None:
+    """`with_times` twice is `with_times` once, and never sets a time back."""
+    timed = with_times(state)
+    assert with_times(timed) == timed
+    assert merge(timed, state) == timed
+
+
+def _sorted(state: State) -> list[Any]:
+    return sorted((agent, sorted(fields.items())) for agent, fields in state.items())
+
+
+NAMES = ("mary", "gc", "rnd")
+KEYS = st.sampled_from(["status", "context.task", "context.n", "insight"])
+VALUES = st.sampled_from(["idle", "busy", "5", "é\\n"])
+SKEWS = st.sampled_from([-100_000_000, -3_000_000, -1, 0, 0, 0, 2_000_000, 59_000_000, 90_000_000])
+DECLARED = st.sampled_from(["", "", "now", "whole", "naive", "past", "future", "rubbish"])
+STEP = st.one_of(
+    st.tuples(st.just("edit"), st.sampled_from(NAMES), KEYS, VALUES | st.none(), SKEWS, DECLARED),
+    st.tuples(st.just("stale edit"), st.sampled_from(NAMES), KEYS, VALUES | st.none(), SKEWS, DECLARED),
+    st.tuples(st.just("put"), st.sampled_from(NAMES), KEYS, VALUES | st.none(), SKEWS),
+    st.tuples(st.just("raw"), st.sampled_from(NAMES), KEYS, VALUES | st.none()),
+    st.tuples(st.just("manifest"), st.sampled_from(NAMES), KEYS, VALUES, SKEWS, st.sampled_from(["follow", "pin", "seed"])),
+    st.tuples(st.sampled_from(["round", "round", "remember", "restore", "flush", "empty", "no file", "no manifest", "wait"])),
+    st.tuples(st.just("drop"), st.sampled_from(NAMES)),
+)  # fmt: skip
+
+
+EMPTY = b'{"agents": {}}'
+
+
+class World:
+    """A workspace whose three replicas are written at will, under a clock that only steps move."""
+
+    def __init__(self, root: Path) -> None:
+        self.now = 1_900_000_000_250_000
+        self.store = MemoryStore(lambda: self.now)
+        chosen = read_settings(str(root), {}, {})
+        self.workspace = Workspace(chosen, Base(chosen.folder), self.store, lambda: self.now)
+        self.path, self.manifests = chosen.context_file, chosen.manifests
+        self.path.parent.mkdir()
+        self.manifests.mkdir()
+        self.copy: bytes = b'{"agents": {}}'
+
+    def take(self, step: tuple[Any, ...]) -> None:
+        self.now += 700_001
+        what: Callable[..., object] = getattr(self, "do_" + step[0].replace(" ", "_"))
+        what(*step[1:])
+
+    def round(self, *, dry: bool = False) -> Round:
+        return reconcile(self.workspace, Options(dry=dry))
+
+    def do_round(self) -> None:
+        self.round()
+
+    def do_wait(self) -> None:
+        self.now += 7_000_000
+
+    def do_remember(self) -> None:
+        self.copy = self.path.read_bytes() if self.path.exists() else b'{"agents": {}}'
+
+    def do_restore(self) -> None:
+        self.save(self.copy, 0)
+
+    def do_flush(self) -> None:
+        self.store.flush()
+
+    def do_empty(self) -> None:
+        self.save(b'{"agents": {}}', 0)
+
+    def do_no_file(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def do_no_manifest(self) -> None:
+        for path in self.manifests.iterdir():
+            path.unlink()
+
+    def do_drop(self, agent: str) -> None:
+        data = self.load()
+        data["agents"].pop(agent, None)
+        self.save(json.dumps(data).encode(), 0)
+
+    def do_edit(self, agent: str, field: str, value: str | None, skew: int, declared: str) -> None:
+        self.change(self.load(), agent, field, value, declared)
+        self.save(json.dumps(self.data, indent=2).encode(), skew)
+
+    def do_stale_edit(self, agent: str, field: str, value: str | None, skew: int, declared: str) -> None:
+        self.change(json.loads(self.copy), agent, field, value, declared)
+        self.save(json.dumps(self.data).encode(), skew)
+
+    def do_put(self, agent: str, field: str, value: str | None, skew: int) -> None:
+        text = None if value is None else json.dumps(value, ensure_ascii=False)
+        self.store.agents.setdefault(agent, {})
+        known = self.store.agents[agent].get(field)
+        if known is None or known.at < self.now + min(skew, 0):
+            self.store.agents[agent][field] = Field(text, self.now + min(skew, 0), "somebody")
+
+    def do_raw(self, agent: str, field: str, value: str | None) -> None:
+        self.store.hset(agent, field, None if value is None else json.dumps(value, ensure_ascii=False))
+
+    def do_manifest(self, agent: str, field: str, value: str, skew: int, policy: str) -> None:
+        inside = {"context": {field[8:]: value}} if field.startswith("context.") else {"fields": {field: value}}
+        spec = {"status": value} if field == "status" else inside
+        path = self.manifests / f"{agent}.yaml"
+        metadata: dict[str, Any] = {"name": agent}
+        if skew < 0:
+            metadata["updated"] = format_time(self.now + skew)
+        document = {"apiVersion": "reconciler/v1", "kind": "Agent", "metadata": metadata, "spec": spec,
+                    "policy": {field: policy}}  # fmt: skip
+        path.write_text(json.dumps(document))
+        self.date(path, skew)
+
+    def load(self) -> dict[str, Any]:
+        return dict(json.loads(self.path.read_bytes() if self.path.exists() else EMPTY))
+
+    def change(self, data: dict[str, Any], agent: str, field: str, value: str | None, declared: str) -> None:
+        self.data = data
+        record = data["agents"].setdefault(agent, {})
+        place = record.setdefault("context", {}) if field.startswith("context.") else record
+        name = field.removeprefix("context.")
+        if value is None:
+            place.pop(name, None)
+        else:
+            place[name] = value
+        times = {"now": 0, "whole": 0, "naive": 0, "past": -900_000_000, "future": 900_000_000}
+        if declared in times:
+            text = format_time(self.now + times[declared])
+            record["last_seen"] = text[:19] + "Z" if declared == "whole" else text[:-1] if declared == "naive" else text
+        elif declared:
+            record["last_seen"] = declared
+
+    def save(self, data: bytes, skew: int) -> None:
+        self.path.write_bytes(data)
+        self.date(self.path, skew)
+
+    def date(self, path: Path, skew: int) -> None:
+        os.utime(path, ns=((self.now + skew) * 1000,) * 2)
+
+
+@slow
+@given(st.lists(STEP, max_size=14))
+def test_a_second_round_is_empty(steps: list[tuple[Any, ...]]) -> None:
+    """After any history of edits, deletions, ties, skewed and missing times, one round makes all replicas one."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        for step in steps:
+            world.take(step)
+        world.now += 100_000_000
+        world.round()
+        again = world.round(dry=True)
+        assert again.plan.changes == ()
+        assert again.plan.in_sync
+        assert_one(world)
+        before = world.path.read_bytes()
+        world.round()
+        assert world.path.read_bytes() == before
+
+
+def assert_one(world: World) -> None:
+    """File, live and base hold the same values."""
+    memory = world.workspace.base.load()
+    live = {agent: values for agent, fields in world.store.agents.items() if (values := present(fields))}
+    base = {agent: values for agent, fields in memory.merged.items() if (values := present(fields))}
+    file = {agent: values for agent, fields in memory.file.items() if agent != "@file" and (values := present(fields))}
+    assert base == live
+    assert file == live
+    on_disk = json.loads(world.path.read_bytes())["agents"]
+    assert {agent for agent, record in on_disk.items() if any(record.values())} == live.keys()

@@ -1,0 +1,73 @@
+"""What is shipped: the wheel carries the schemas, the script and the types, and works where nothing else is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this tree without any network."""
+    out = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(PROJECT)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip installed the wheel alone."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    subprocess.run([*words, "--target", str(folder), str(wheel)], check=True, capture_output=True)
+    return folder
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python with the installed package in front of everything, away from this tree."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """No tests, no manifests, no workspace."""
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"reconciler"}
+    assert {"reconciler/py.typed", "reconciler/store/write.lua"} <= set(names)
+    schemas = {f"reconciler/schemas/{path.name}" for path in (PROJECT / "schemas").iterdir()}
+    assert schemas <= set(names)
+
+
+def test_the_installed_program_reads_its_own_schemas_and_script(installed: Path) -> None:
+    """From where it was installed, not from this tree."""
+    shown = run(installed, "-m", "reconciler", "schema", "manifest")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout) == json.loads((PROJECT / "schemas" / "manifest.schema.json").read_text("utf-8"))
+    program = "import reconciler.store.redis_store as store; print(store.__file__); print(store.SCRIPT)"
+    told = run(installed, "-c", program).stdout
+    assert told.startswith(str(installed))
+    assert (
+        told.partition("\n")[2].strip() == (PROJECT / "reconciler" / "store" / "write.lua").read_text("utf-8").strip()
+    )
+
+
+def test_the_installed_program_knows_its_version(installed: Path, wheel: Path) -> None:
+    """The same in the wheel's name and on the command line; pip makes a command of it."""
+    assert run(installed, "-m", "reconciler", "--version").stdout == f"reconciler, version {wheel.name.split('-')[1]}\n"
+    assert (installed / "bin" / "reconciler").exists()

@@ -1,0 +1,149 @@
+"""Settings: where a value comes from, what it must be, and that an address never shows its password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from reconciler import settings
+from reconciler.errors import InputError, UsageError
+from reconciler.settings import TABLE, Settings, build, find_root
+from reconciler.workspace import read_settings
+
+ROOT = Path("/work space")
+SCHEMA = Path(__file__).parent.parent / "schemas" / "settings.schema.json"
+
+
+def built(file: Mapping[str, object] = {}, env: Mapping[str, str] = {}, **flags: str) -> Settings:
+    return build(ROOT, file, env, flags)
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    """As the table says them."""
+    found = built()
+    assert found.redis == "redis://localhost:6379/0"
+    assert found.manifests == ROOT / "manifests"
+    assert found.interval == timedelta(seconds=5)
+    assert (found.history, found.backups, found.max_deletes, found.first_run) == (1000, 14, "30%", "newer")
+    assert found.local_sections == ("paths",)
+    assert found.context_file == ROOT / "shared_memory" / "context.json"
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file() -> None:
+    """Defaults < reconciler.yaml < environment < flags."""
+    file = {"redis": "redis://file"}
+    env = {"REDIS_URL": "redis://env"}
+    assert built(file).redis == "redis://file"
+    assert built(file, env).redis == "redis://env"
+    assert built(file, env, redis="redis://flag").redis == "redis://flag"
+    assert built(file, {"REDIS_URL": ""}).redis == "redis://file"
+
+
+def test_host_port_and_password_make_an_address_where_there_is_none() -> None:
+    """The environment that the specification knows; the password stays out of the address."""
+    found = built(env={"REDIS_HOST": "::1", "REDIS_PORT": "7000", "REDIS_PASSWORD": "secret"})
+    assert found.redis == "redis://[::1]:7000/0"
+    assert found.password == "secret"
+    assert "secret" not in repr(found)
+
+
+def test_a_path_in_the_file_is_relative_to_the_workspace_and_a_flag_to_where_one_stands() -> None:
+    """As everybody expects of each."""
+    assert built({"manifests": "declared"}).manifests == ROOT / "declared"
+    assert built(manifests="declared").manifests == Path.cwd() / "declared"
+
+
+def test_every_row_of_the_table_is_a_setting_of_the_schema_and_the_other_way_round() -> None:
+    """An editor helps with exactly what there is, and with the same defaults."""
+    rules = json.loads(SCHEMA.read_text("utf-8"))["properties"]
+    assert set(rules) == {row.name for row in TABLE}
+    for row in TABLE:
+        if "default" in rules[row.name] and not isinstance(rules[row.name]["default"], list):
+            assert str(rules[row.name]["default"]) == row.default
+    assert len({row.env for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["embedded:", "redis://h", "redis://h:1/3", "rediss://u:p%40@h:6380/0", "unix:///run/redis.sock", "redis://[::1]:6379",
+     "unix://u:p@/run/redis.sock?db=2", "redis://:p@h/0?protocol=3"],
+)  # fmt: skip
+def test_a_good_address_is_taken_as_it_is(url: str) -> None:
+    """Every kind there is."""
+    assert built(redis=url).redis == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "redis:", "redis://h:s3cr3t", "redis://:s3/cr3t@h", "redis://:s3cr3t@h@h", "http://:s3cr3t@h", "redis://[s3cr3t",
+     "unix://", "redis://:s3?cr3t@h", "redis://h/s3cr3t", "s3cr3t", "redis://:s3cr3t\n@h", "redis://:s3cr3t@h:0"],
+)  # fmt: skip
+def test_a_bad_address_is_refused_without_quoting_it(url: str) -> None:
+    """It may hold a password, and where it ends cannot be told."""
+    with pytest.raises(UsageError) as refused:
+        built(redis=url)
+    assert "cr3t" not in str(refused.value)
+    assert str(refused.value).startswith("--redis: the address is not a good redis: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("redis_port", "70000"), ("redis_port", "x"), ("interval", "0"), ("interval", "nan"), ("interval", "inf"),
+     ("history", "-1"), ("history", "1.5"), ("max_skew", "-1"), ("tombstones", "0"), ("backups", "many"),
+     ("max_deletes", "101%"), ("max_deletes", "-1"), ("first_run", "me"), ("writer", ""), ("writer", "a\nb"),
+     ("manifests", "~no-such-user-here/x")],
+)  # fmt: skip
+def test_a_wrong_value_names_the_setting_and_where_it_came_from(name: str, value: str) -> None:
+    """The flag, or the environment's name."""
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(UsageError, match=f"^{flag}: .* is not a good {name}: "):
+        built(**{name: value})
+    env = next(row.env for row in TABLE if row.name == name)
+    if value:
+        with pytest.raises(UsageError, match=f"^{env}: "):
+            built(env={env: value})
+
+
+@pytest.mark.parametrize("value", ["30%", "12.5%", "0", "100%", 5])
+def test_a_limit_is_a_share_or_a_number(value: str | int) -> None:
+    """As the schema says."""
+    assert built({"max_deletes": value}).max_deletes == str(value)
+
+
+def test_the_workspace_is_named_by_flag_variable_or_habit(tmp_path: Path) -> None:
+    """The first of them that is given; what is no folder is refused with where it came from."""
+    (tmp_path / "02luka").mkdir()
+    assert find_root(str(tmp_path), {"LUKA_SOT": "/nowhere"}) == tmp_path
+    assert find_root(None, {"LUKA_SOT": str(tmp_path)}) == tmp_path
+    with pytest.raises(UsageError, match=r"/nowhere \(from LUKA_SOT\) does not exist"):
+        find_root(None, {"LUKA_SOT": "/nowhere"})
+    with pytest.raises(UsageError, match="'' \\(from --root\\) does not exist"):
+        find_root("", {"LUKA_SOT": str(tmp_path)})
+
+
+def test_a_settings_file_is_held_to_its_schema_with_the_place(tmp_path: Path) -> None:
+    """And what it says counts."""
+    (tmp_path / settings.FILE).write_text("history: 5\nlocal_sections: [paths, machine]\n")
+    found = read_settings(str(tmp_path), {}, {})
+    assert (found.history, found.local_sections) == (5, ("paths", "machine"))
+    (tmp_path / settings.FILE).write_text("# mine\n")
+    assert read_settings(str(tmp_path), {}, {}).history == 1000
+    (tmp_path / settings.FILE).write_text("history: 5\nhistroy: 6\n")
+    with pytest.raises(InputError, match=r"reconciler\.yaml:2:1: unknown key 'histroy'; did you mean 'history'\?"):
+        read_settings(str(tmp_path), {}, {})
+
+
+def test_a_password_file_gives_its_first_line_unless_one_is_given(tmp_path: Path) -> None:
+    """A variable wins over the file, which then is not even opened."""
+    secret = tmp_path / "secret"
+    secret.write_text(" s3cr3t \nmore\n")
+    env = {"REDIS_PASSWORD_FILE": str(secret)}
+    assert read_settings(str(tmp_path), {}, env).password == "s3cr3t"
+    assert read_settings(str(tmp_path), {}, {**env, "REDIS_PASSWORD": "other"}).password == "other"
+    secret.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UsageError, match="holds no password"):
+        read_settings(str(tmp_path), {}, env)
