@@ -1,8 +1,8 @@
 """Keep the shared memory of several agents the same in files and in Redis.
 
 Read the package in this order: errors, stamp, state, merge, plan, render, events (pure), settings, schema,
-files, edits, sources, base, sources.desired, store, workspace, controller, health, hub, daemon, cli. A module
-imports only from those above it.
+files, edits, sources, base, sources.desired, store, workspace, view, apply, controller, health, hub,
+daemon, cli. A module imports only from those above it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any, Self
 
 from . import files
-from .controller import Options, look, reconcile, reconcile_or_away
+from .controller import Options, reconcile, reconcile_or_away
 from .errors import NotFound, ReconcilerError, StoreAway, StoreError, UsageError, WorkspaceHeld
 from .events import Event
 from .merge import merge_agent
@@ -35,6 +35,7 @@ from .state import (
     record_to_text,
 )
 from .store import AwayStore, Live, LiveAgent, Put, Write, Written
+from .view import look
 from .workspace import Workspace, open_workspace, read_settings
 
 TRIES = 8

@@ -7,6 +7,7 @@ asked, which then names every problem with its place. tests/test_manifests.py ho
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,13 @@ RACY = 20_000
 
 API_VERSION = "reconciler/v1"
 _POLICIES = frozenset(get_args(Policy))
-_SECTIONS_NOT = frozenset({"version", "agents", LAST_UPDATE})
+# as in the schema, letter by letter
+_FIELD = {
+    "Agent": re.compile(r"(?!(status|context|last_update)$)(?!context\.)[\s\S]"),
+    "Shared": re.compile(r"(?!(version|agents|last_update|context)$)(?!context\.)[\s\S]"),
+}
+_POLICY_FOR = re.compile(r"(?!(context|context\.|last_update)$)[\s\S]")
+_LOCAL = re.compile(r"(?!.*://)[\s\S]")
 
 
 class Manifest(NamedTuple):
@@ -66,28 +73,24 @@ class Known(NamedTuple):
 def build(document: Document, path: str) -> Manifest | None:
     """The manifest in a document, or None when anything in it is not as the schema wants it."""
     match document.value:
-        case {
-            "apiVersion": "reconciler/v1",
-            "kind": "Agent" | "Shared" as kind,
-            "metadata": dict(),
-            "spec": dict(),
-        }:
+        case {"apiVersion": "reconciler/v1", "kind": "Agent" | "Shared" as kind, "spec": dict()}:
             value = document.value
         case _:
             return None
     if not value.keys() <= {"apiVersion", "kind", "metadata", "spec", "policy", "contextSchema"}:
         return None
-    agent = _agent(kind, value["metadata"])
+    metadata = value.get("metadata", {} if kind == "Shared" else None)
+    agent = _agent(kind, metadata) if isinstance(metadata, dict) else None
     values = _values(kind, value["spec"])
-    policy, wanted = value.get("policy", {}), value.get("contextSchema")
-    if agent is None or values is None or not (wanted is None or (isinstance(wanted, str) and wanted)):
+    policy, wanted = value.get("policy", {}), value.get("contextSchema", "-")
+    if agent is None or values is None or not isinstance(policy, dict):
         return None
-    if not isinstance(policy, dict) or not all(isinstance(p, str) and p in _POLICIES for p in policy.values()):
+    if not all(_POLICY_FOR.match(key) and isinstance(p, str) and p in _POLICIES for key, p in policy.items()):
         return None
-    if "contextSchema" in value and wanted is None:
+    if not isinstance(wanted, str) or not _LOCAL.match(wanted) or (kind == "Shared" and "contextSchema" in value):
         return None
-    updated = parse_time(value["metadata"].get("updated"))
-    return Manifest(agent, path, document.line, values, policy, updated.at if updated else None, wanted)
+    updated = parse_time(metadata.get("updated"))
+    return Manifest(agent, path, document.line, values, policy, updated.at if updated else None, value.get("contextSchema"))
 
 
 def _agent(kind: str, metadata: dict[str, Any]) -> str | None:
@@ -111,8 +114,7 @@ def _values(kind: str, spec: dict[str, Any]) -> dict[str, str] | None:
         return None
     if not isinstance(spec.get("status", ""), str):
         return None
-    reserved = _SECTIONS_NOT | {"context"} if kind == "Shared" else {"status", "context", LAST_UPDATE}
-    if any(name in reserved or name.startswith(CONTEXT) for name in fields):
+    if not all(_FIELD[kind].match(name) for name in fields):
         return None
     try:
         values = {"status": encode(spec["status"])} if "status" in spec else {}

@@ -74,7 +74,8 @@ def read_documents(data: bytes, source: str) -> list[Document]:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         if mark is None:  # a character YAML forbids, told by its offset
             message, offset = str(getattr(error, "reason", error)), getattr(error, "position", 0)
-            line, column = line_and_column(text, int(offset))
+            before = text.encode()[:offset].decode("utf-8", "replace")  # counted in bytes
+            line, column = line_and_column(text, len(before))
         else:
             message = getattr(error, "problem", None) or getattr(error, "context", None) or "not YAML"
             line, column = mark.line + 1, mark.column + 1
@@ -269,7 +270,19 @@ def _scalar(event: ScalarEvent) -> Any:
     return value
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the library leaves plain and would not be read back: `1e5`, and line ends of other alphabets."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        style = '"' if _FLOAT.fullmatch(text) or _ODD_LINE_ENDS.search(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_ODD_LINE_ENDS = re.compile("[\x85\u2028\u2029\ufeff]")
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def write_document(value: Any) -> str:
     """Plain JSON data as YAML that any YAML reader reads back the same (`no` and dates are quoted)."""
-    text: str = yaml.dump(value, Dumper=yaml.SafeDumper, allow_unicode=True, sort_keys=False, width=100)
+    text: str = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
     return text

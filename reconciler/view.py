@@ -1,0 +1,262 @@
+"""One look at every replica: observed, merged, and compared into a plan. Reads, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import files, schema
+from .base import Memory
+from .errors import InputError, Place, Problem
+from .merge import merge, pin, seeds_only, with_times
+from .plan import Change, Content, Plan, Withheld, diff, make_plan
+from .settings import Settings
+from .sources import desired
+from .sources.desired import Desired
+from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text
+from .store import Live
+from .workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one round is run. `prune`: an agent gone from one side is deleted; `force`: no guard;
+    `reviewed`: contents of the plan that alone may be applied (`Plan.contents`)."""
+
+    dry: bool = False
+    prune: bool = False
+    force: bool = False
+    max_deletes: str | None = None
+    first_run: str | None = None
+    reviewed: tuple[Content, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look at every replica, merged and compared."""
+
+    memory: Memory
+    desired: Desired
+    live: Live
+    merged: State
+    pruned: frozenset[str]
+    clashes: tuple[Problem, ...]
+    now: int
+    late: tuple[str, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+
+
+def look(workspace: Workspace, options: Options) -> View:
+    """Observe every replica, merge them, and plan what each side must learn."""
+    settings = workspace.settings
+    now = workspace.clock()
+    memory = workspace.base.load()
+    wanted = desired.read(settings, memory, now)
+    live = workspace.store.observe(memory.merged)
+    skew = int(settings.max_skew.total_seconds() * 1_000_000)
+    merged, late = join(memory, wanted, live, options.first_run or settings.first_run, skew)
+    clashes = _drop_clashes(merged, memory)
+    pruned = _pruned(memory, wanted, live) if options.prune else frozenset()
+    for agent in pruned:
+        merged[agent] = {name: Field(None, max(now, old.at + 1), "prune") for name, old in merged[agent].items()}
+    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late))
+    return replace(view, plan=compare(settings, view))
+
+
+def join(
+    memory: Memory, wanted: Desired, live: Live, first_run: str, max_skew: int
+) -> tuple[dict[str, dict[str, Field]], list[str]]:
+    """Every replica merged, policies on top; and the agents whose stamps were in the future.
+
+    On a first run nothing is deleted, and undated values are weak (DESIGN §5.4).
+    """
+    file_edits: State = wanted.context.edits.state
+    declared: State = wanted.declared.edits
+    live_state = live.state
+    if memory.empty:
+        undated = wanted.context.edits.undated | wanted.declared.undated
+        file_edits = desired.first_run_edits(file_edits, undated, live_state, first_run)
+        declared = desired.first_run_edits(declared, undated, live_state, first_run)
+    journal: dict[str, dict[str, Field]] = {}
+    for entry in memory.journal:
+        journal = merge(journal, {entry.agent: {entry.field: entry.value}})
+    ours = merge(memory.merged, journal, file_edits, declared)
+    late = _clamp(ours, live, max_skew)
+    merged = merge(ours, live_state)
+    merged = merge(merged, seeds_only(wanted.declared.seeds, [merged]))
+    return with_times(pin(merged, wanted.declared.pins)), late
+
+
+def _clamp(ours: dict[str, dict[str, Field]], live: Live, max_skew: int) -> list[str]:
+    """Stamps further in the server's future than `max_skew` µs become its now, as in the write script: a clock
+    that runs ahead cannot freeze a field (DESIGN §4). The agents that had one."""
+    if not live.up:
+        return []
+    latest = live.now + max_skew
+    late = [agent for agent, fields in ours.items() if any(value.at > latest for value in fields.values())]
+    for agent in late:
+        ours[agent] = {
+            name: value._replace(at=live.now) if value.at > latest else value for name, value in ours[agent].items()
+        }
+    return sorted(late)
+
+
+def _drop_clashes(merged: dict[str, dict[str, Field]], memory: Memory) -> list[Problem]:
+    """Agents whose names differ only in case: the known one stays, the others are quarantined."""
+    by_lower: dict[str, list[str]] = {}
+    for agent in merged:
+        by_lower.setdefault(agent.lower(), []).append(agent)
+    problems = []
+    for names in by_lower.values():
+        kept, *others = sorted(names, key=lambda name: (name not in memory.merged, name))
+        for name in others:
+            del merged[name]
+            message = f"agent {name} differs from agent {kept} only in its letters' case"
+            problems.append(Problem(Place(name), message, "rename one of them", agent=name))
+    return problems
+
+
+def _pruned(memory: Memory, wanted: Desired, live: Live) -> frozenset[str]:
+    """The agents that some side had and has no more; a side that cannot be read has lost nothing."""
+    gone: set[str] = set(wanted.context.edits.gone)
+    if wanted.context.emptied:
+        gone |= {agent for agent in memory.file if not agent.startswith("@")}
+    gone |= set(_gone_from_manifests(memory, wanted))
+    gone |= set(_gone_from_redis(memory, live))
+    return frozenset(agent for agent in gone if agent != SHARED and _alive(memory.merged.get(agent, {})))
+
+
+def _gone_from_manifests(memory: Memory, wanted: Desired) -> list[str]:
+    """The agents that had a manifest and have none now, and are still there."""
+    if wanted.loaded.broken:
+        return []
+    gone = memory.manifests.fields.keys() - wanted.loaded.manifests.keys()
+    return sorted(agent for agent in gone if agent != SHARED and _alive(memory.merged.get(agent, {})))
+
+
+def _gone_from_redis(memory: Memory, live: Live) -> list[str]:
+    """The agents that Redis had once and lacks now."""
+    if not live.up:
+        return []
+    quarantined = {problem.agent for problem in live.problems}
+    return sorted(
+        agent
+        for agent, fields in memory.merged.items()
+        if memory.versions.get(agent) and _alive(fields) and agent not in quarantined
+        and (agent not in live.agents or live.agents[agent].gone)
+    )  # fmt: skip
+
+
+def _alive(agent: Agent) -> bool:
+    return any(value.text is not None for value in agent.values())
+
+
+def compare(settings: Settings, view: View) -> Plan:
+    """The plan: one diff for each side, less what must not be written now."""
+    live, wanted = view.live, view.desired
+    problems = [*wanted.problems, *live.problems, *view.clashes]
+    to_live = diff(live.state, view.merged, "redis") if live.up else []
+    to_file = diff(wanted.context.state, view.merged, "file")
+    broken = _check_contexts(settings, wanted, view.merged, problems)
+    held: list[Withheld] = []
+    changes = [change for change in to_live if _allowed(change, _live_block(change, live, broken), held)]
+    changes += [change for change in to_file if _allowed(change, _file_block(change, wanted, broken), held)]
+    return make_plan(changes, withheld=held, notes=_notes(view), problems=problems, redis_up=live.up)
+
+
+def _allowed(change: Change, reason: str, held: list[Withheld]) -> bool:
+    if reason:
+        held.append(Withheld(change.agent, change.field, change.direction, reason))
+    return not reason
+
+
+def _live_block(change: Change, live: Live, broken: Mapping[str, str]) -> str:
+    if change.agent in broken and change.field.startswith(CONTEXT):
+        return broken[change.agent]
+    found = live.agents.get(change.agent)
+    if found is None:
+        quarantined = any(problem.agent == change.agent for problem in live.problems)
+        return "its key in Redis is quarantined" if quarantined else ""
+    name = "context" if change.field.startswith(CONTEXT) else change.field
+    return f"{name} in Redis cannot be read" if name in found.broken else ""
+
+
+def _file_block(change: Change, wanted: Desired, broken: Mapping[str, str]) -> str:
+    if change.agent in broken and change.field.startswith(CONTEXT):
+        return broken[change.agent]
+    if "" in wanted.unreadable:
+        return "context.json cannot be read"
+    return "its record in context.json cannot be read" if change.agent in wanted.unreadable else ""
+
+
+def _check_contexts(settings: Settings, wanted: Desired, merged: State, problems: list[Problem]) -> dict[str, str]:
+    """Hold each context against the schema its manifest names; the agents that break it, and why."""
+    broken: dict[str, str] = {}
+    checks: dict[Path, schema.ContextCheck] = {}
+    for agent, manifest in wanted.loaded.manifests.items():
+        if manifest.context_schema is None or agent not in merged:
+            continue
+        place = Place(manifest.path, manifest.line, 1)
+        path = (settings.manifests_base / manifest.path).parent / manifest.context_schema
+        try:
+            if path not in checks:
+                found = files.read(path, 1 << 20)
+                if found is None:
+                    raise InputError(Problem(place, f"contextSchema {manifest.context_schema} does not exist"))
+                checks[path] = schema.ContextCheck(found[0].decode("utf-8", "replace"), str(path))
+            context = decode(record_to_text(_context_of(merged[agent]))).get("context", {})
+            wrong = [
+                Problem(
+                    place,
+                    f"context breaks {manifest.context_schema}: {message}",
+                    path=schema.dotted(steps),
+                    agent=agent,
+                )
+                for steps, message in checks[path].check(context)
+            ]
+        except InputError as error:
+            wrong = [problem.about(agent) for problem in error.problems]
+        if wrong:
+            problems += wrong
+            broken[agent] = f"its context breaks {manifest.context_schema}"
+    return broken
+
+
+def _context_of(agent: Agent) -> dict[str, str]:
+    return {name: value.text for name, value in agent.items()
+            if name.startswith(CONTEXT) and value.text is not None}  # fmt: skip
+
+
+def _notes(view: View) -> list[str]:
+    """What a person should know beside the changes: who was gone, and from where."""
+    memory, wanted, live, pruned = view.memory, view.desired, view.live, view.pruned
+    notes = []
+    lost = _gone_from_redis(memory, live)
+    if lost:
+        wiped = memory.epoch and live.epoch != memory.epoch
+        what = "Redis was wiped or restored" if wiped else "gone from Redis"
+        notes.append(_note(what, [agent for agent in lost if agent not in pruned]))
+    if wanted.context.emptied:
+        notes.append("context.json was lost or emptied: it is written anew from the last good state")
+    notes.append(_note("gone from context.json", [a for a in wanted.context.edits.gone if a not in pruned]))
+    dropped = [agent for agent in _gone_from_manifests(memory, wanted) if agent not in pruned]
+    notes.append(_note("gone from the manifests", dropped, "kept"))
+    if wanted.context.edits.stale:
+        notes.append(f"old copies in context.json, put right: {_some(wanted.context.edits.stale)}")
+    if pruned:
+        notes.append(f"pruned, because one side lacks them: {_some(sorted(pruned))}")
+    if view.late:
+        notes.append(f"stamps in Redis' future became its now; is this machine's clock ahead? {_some(view.late)}")
+    if memory.journal:
+        notes.append(f"{len(memory.journal)} writes from while Redis was away are merged")
+    return [note for note in notes if note]
+
+
+def _note(what: str, agents: list[str], done: str = "restored") -> str:
+    return f"{what}: {_some(agents)}: {done} (--prune deletes instead)" if agents else ""
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
