@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from .errors import Problem
 from .plan import Change, Plan
 from .stamp import SECOND, format_time
-from .state import LAST_UPDATE
 
 SIGN = {"create": "+", "update": "~", "delete": "-"}
 
@@ -43,14 +42,14 @@ def text_lines(plan: Plan, columns: int | None = None) -> Iterator[Line]:
 
 
 def _joined(changes: Iterable[Change]) -> list[tuple[Change, str]]:
-    """Changes with where they go; one that both sides must learn is one row. An agent's `last_update` follows
-    from its other changes, so it is shown only alone."""
+    """Changes with where they go; one that both sides must learn is one row. Times follow from an agent's other
+    changes, so they are shown only where there is nothing else."""
     rows: dict[tuple[str, str | None, str | None], tuple[Change, str]] = {}
     for change in changes:
         key = (change.field, change.old, change.new)
         known = rows.get(key)
         rows[key] = (change, f"→ {change.direction}") if known is None else (known[0], "→ both")
-    shown = [row for row in rows.values() if row[0].field != LAST_UPDATE]
+    shown = [row for row in rows.values() if not row[0].quiet]
     return shown or list(rows.values())
 
 
@@ -82,7 +81,7 @@ def summary(plan: Plan) -> str:
         if any(change.direction == side for change in counted)
     ]
     if quiet:
-        parts.append(f"{quiet} time{'s' * (quiet != 1)} carried along")
+        parts.append(f"{quiet} timestamp{'s' * (quiet != 1)} carried along")
     if plan.withheld:
         parts.append(f"{len(plan.withheld)} withheld")
     away = "" if plan.redis_up else " (Redis is away: files and base only)"
@@ -129,6 +128,8 @@ def values(change: Change, width: int) -> str:
 
 def clip(text: str, width: int) -> str:
     """A text for one cell: control characters made visible, the rest cut with an ellipsis."""
+    if len(text) <= width and text.isprintable():
+        return text
     safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: width + 1])
     return safe if len(safe) <= width else safe[: width - 1] + "…"
 

@@ -25,7 +25,9 @@ from tests.fakes import MemoryStore, present
 pinned = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 slow = settings(pinned, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
-TEXTS = st.sampled_from([None, "1", "1.0", "true", '"1"', '"a"', '"b"', '"\\u0061"', "null", '{"a":1,"b":2}', '{"b":2,"a":1}'])
+TEXTS = st.sampled_from(
+    [None, "1", "1.0", "true", '"1"', '"a"', '"b"', '"\\u0061"', "null", '{"a":1,"b":2}', '{"b":2,"a":1}']
+)
 TIMES = st.sampled_from([json.dumps(format_time(second * 1_000_000)) for second in range(4)])
 FIELDS = st.builds(Field, TEXTS, st.integers(0, 3), st.sampled_from(["", "a", "b"]))
 AGENTS = st.dictionaries(st.sampled_from(["status", "context.x", "insight"]), FIELDS).flatmap(
@@ -136,13 +138,15 @@ KEYS = st.sampled_from(["status", "context.task", "context.n", "insight"])
 VALUES = st.sampled_from(["idle", "busy", "5", "é\\n"])
 SKEWS = st.sampled_from([-100_000_000, -3_000_000, -1, 0, 0, 0, 2_000_000, 59_000_000, 90_000_000])
 DECLARED = st.sampled_from(["", "", "now", "whole", "naive", "past", "future", "rubbish"])
+POLICIES = st.sampled_from(["follow", "pin", "seed"])
+EVENTS = ["round", "round", "remember", "restore", "flush", "empty", "no file", "no manifest", "wait"]
 STEP = st.one_of(
     st.tuples(st.just("edit"), st.sampled_from(NAMES), KEYS, VALUES | st.none(), SKEWS, DECLARED),
     st.tuples(st.just("stale edit"), st.sampled_from(NAMES), KEYS, VALUES | st.none(), SKEWS, DECLARED),
     st.tuples(st.just("put"), st.sampled_from(NAMES), KEYS, VALUES | st.none(), SKEWS),
     st.tuples(st.just("raw"), st.sampled_from(NAMES), KEYS, VALUES | st.none()),
-    st.tuples(st.just("manifest"), st.sampled_from(NAMES), KEYS, VALUES, SKEWS, st.sampled_from(["follow", "pin", "seed"])),
-    st.tuples(st.sampled_from(["round", "round", "remember", "restore", "flush", "empty", "no file", "no manifest", "wait"])),
+    st.tuples(st.just("manifest"), st.sampled_from(NAMES), KEYS, VALUES, SKEWS, POLICIES),
+    st.tuples(st.sampled_from(EVENTS)),
     st.tuples(st.just("drop"), st.sampled_from(NAMES)),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from reconciler.errors import InputError, Place
 from reconciler.sources import manifests
 from reconciler.sources.manifests import Known, Loaded, build, load, parse, to_yaml_plain
 from reconciler.sources.yaml_text import Document, write_document
+from reconciler.stamp import parse_time
 from reconciler.state import SHARED
 from tests.story.desk import set_age
 
@@ -86,7 +87,19 @@ def test_build_accepts_exactly_what_the_schema_accepts(document: Any) -> None:
     """The quick way and the slow one agree on every document."""
     found = build(Document(document, 1), "m.yaml")
     problems = schema.validate("manifest", document, lambda path: (Place("m.yaml", 1, 1), ""), source="m.yaml")
-    assert (found is not None) == (problems == []), [str(problem) for problem in problems]
+    if not problems and (updated := document.get("metadata", {}).get("updated")) is not None:
+        assert (found is not None) == (parse_time(updated) is not None)
+    else:
+        assert (found is not None) == (problems == []), [str(problem) for problem in problems]
+
+
+def test_a_time_that_only_looks_like_one_is_named() -> None:
+    """The schema knows the shape of a time; whether there is such a day, only the clock does."""
+    good, problems = parse(
+        write_document({**AGENT, "metadata": {"name": "mary", "updated": "2025-02-30"}}).encode(), "m"
+    )
+    assert good == []
+    assert str(problems[0]) == ("m:5:3: metadata.updated: not a time between 1970 and 9999; write 2025-11-12T08:00:00Z")
 
 
 def test_a_manifest_says_fields() -> None:
@@ -197,7 +210,9 @@ def test_two_for_one_agent_names_both(tmp_path: Path) -> None:
     found = read(folder)
     assert {agent: manifest.path for agent, manifest in found.manifests.items()} == {"Mary": "manifests/a.yaml"}
     [problem] = found.problems
-    assert str(problem).startswith("manifests/b.yaml:1:1: agent mary is declared twice: first as Mary in manifests/a.yaml:1")
+    assert str(problem).startswith(
+        "manifests/b.yaml:1:1: agent mary is declared twice: first as Mary in manifests/a.yaml:1"
+    )
 
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parent / "golden"
 T = 1_762_934_400_000_000
 """2025-11-12T08:00:00Z, in µs."""
 S, MIN = 1_000_000, 60_000_000
+IDLE = Field('"idle"', T - 3 * S, "context.json")
 
 
 def a_plan() -> Plan:
@@ -32,7 +33,7 @@ def a_plan() -> Plan:
     changes = [
         Change("mary", "status", "redis", None, '"active"', T, "manifests/mary.yaml"),
         Change("mary", "status", "file", None, '"active"', T, "manifests/mary.yaml"),
-        Change("mary", "context.role", "file", '"idle"', '"dispatcher"', T, "raw", Field('"idle"', T - 3 * S, "context.json")),
+        Change("mary", "context.role", "file", '"idle"', '"dispatcher"', T, "raw", IDLE),
         Change("mary", "context.gone", "redis", "[1,2]", None, T, "context.json", Field("[1,2]", T - 90 * MIN, "raw")),
         Change("mary", "last_update", "file", None, '"2025-11-12T08:00:00Z"', T, "raw"),
         Change("gc", "last_seen", "redis", '"a"', '"b"', T, "context.json"),

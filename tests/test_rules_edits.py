@@ -25,7 +25,9 @@ def record(line: str) -> dict[str, str]:
 
 def state_of(records: dict[str, str], mark: str, at: int) -> State:
     found = {agent: record(line) for agent, line in records.items()} | {"@file": {"last_update": encode(mark)}}
-    return {agent: {name: Field(text, at * SECOND, "x") for name, text in fields.items()} for agent, fields in found.items()}
+    return {
+        agent: {name: Field(text, at * SECOND, "x") for name, text in fields.items()} for agent, fields in found.items()
+    }
 
 
 def history(*steps: tuple[str, str, str, str]) -> Reference:
@@ -56,35 +58,35 @@ BOTH = (*SCRIPT, ("ours", "busy b 1", "busy b 0", M2))
 
 
 @pytest.mark.parametrize(
-    ("steps", "mary", "gc", "mark", "saved", "expected"),
+    ("steps", "file", "saved", "expected"),
     [
-        pytest.param(MIRRORED, "idle a 0", "busy b 0", M1, 2, set(), id="nothing"),
-        pytest.param(MIRRORED, "done a 0", "busy b 0", M1, 2, {"mary.status"}, id="an edit of the latest"),
-        pytest.param(MIRRORED, "done a 0", "idle a 0", M0, 2, {"mary.status"}, id="an edit of a stale copy"),
-        pytest.param(MIRRORED, "done a 0", "idle a 0", "x", 90, {"mary.status"}, id="the header tells nothing"),
-        pytest.param(MIRRORED, "idle a 0", "idle a 0", M1, 2, {"gc.status", "gc.task"}, id="set back by hand"),
-        pytest.param(MIRRORED, "idle a 0", "idle a 0", M0, 5, set(), id="carried over within 5 s"),
-        pytest.param(MIRRORED, "idle a 0", "idle a 0", M0, 7, {"gc.status", "gc.task"}, id="an undo after 5 s"),
-        pytest.param(MIRRORED, "- a 0", "idle a 0", M0, 2, {"mary.status"}, id="a field taken out of a stale copy"),
-        pytest.param(SCRIPT, "idle a 2", "idle a 0", M0, 2, {"mary.status", "mary.task", "mary.last_seen"},
+        pytest.param(MIRRORED, ("idle a 0", "busy b 0", M1), 2, set(), id="nothing"),
+        pytest.param(MIRRORED, ("done a 0", "busy b 0", M1), 2, {"mary.status"}, id="an edit of the latest"),
+        pytest.param(MIRRORED, ("done a 0", "idle a 0", M0), 2, {"mary.status"}, id="an edit of a stale copy"),
+        pytest.param(MIRRORED, ("done a 0", "idle a 0", "x"), 90, {"mary.status"}, id="the header tells nothing"),
+        pytest.param(MIRRORED, ("idle a 0", "idle a 0", M1), 2, {"gc.status", "gc.task"}, id="set back by hand"),
+        pytest.param(MIRRORED, ("idle a 0", "idle a 0", M0), 5, set(), id="carried over within 5 s"),
+        pytest.param(MIRRORED, ("idle a 0", "idle a 0", M0), 7, {"gc.status", "gc.task"}, id="an undo after 5 s"),
+        pytest.param(MIRRORED, ("- a 0", "idle a 0", M0), 2, {"mary.status"}, id="a field taken out of a stale copy"),
+        pytest.param(SCRIPT, ("idle a 2", "idle a 0", M0), 2, {"mary.status", "mary.task", "mary.last_seen"},
                      id="to and fro"),
-        pytest.param(SCRIPT, "idle a 0", "done a 0", M0, 2, {"gc.status"}, id="two programs, one copy"),
-        pytest.param(BOTH, "idle a 2", "busy b 0", M2, 3, {"mary.status", "mary.task", "mary.last_seen"},
+        pytest.param(SCRIPT, ("idle a 0", "done a 0", M0), 2, {"gc.status"}, id="two programs, one copy"),
+        pytest.param(BOTH, ("idle a 2", "busy b 0", M2), 3, {"mary.status", "mary.task", "mary.last_seen"},
                      id="to and fro, from the latest"),
-        pytest.param(BOTH, "idle a 2", "idle a 0", OWN, 3, {"mary.status", "mary.task", "mary.last_seen"},
+        pytest.param(BOTH, ("idle a 2", "idle a 0", OWN), 3, {"mary.status", "mary.task", "mary.last_seen"},
                      id="to and fro, from a stale copy"),
-        pytest.param(BOTH, "idle a 2", "busy b 0", OWN, 3, {"mary.status", "mary.task", "mary.last_seen"},
+        pytest.param(BOTH, ("idle a 2", "busy b 0", OWN), 3, {"mary.status", "mary.task", "mary.last_seen"},
                      id="to and fro, under its own header"),
-        pytest.param(MIRRORED, "idle a 0", "idle a 20", OWN, 20, {"gc.status", "gc.task", "gc.last_seen"},
+        pytest.param(MIRRORED, ("idle a 0", "idle a 20", OWN), 20, {"gc.status", "gc.task", "gc.last_seen"},
                      id="ours set back, said 19 s later"),
-        pytest.param(MIRRORED, "idle a 0", "idle a 3", OWN, 3, {"gc.last_seen"}, id="ours not seen, said 2 s later"),
+        pytest.param(MIRRORED, ("idle a 0", "idle a 3", OWN), 3, {"gc.last_seen"}, id="ours not seen, said 2 s later"),
     ],
 )  # fmt: skip
 def test_what_is_an_edit(
-    steps: tuple[tuple[str, str, str, str], ...], mary: str, gc: str, mark: str, saved: float, expected: set[str]
-) -> None:  # fmt: skip
+    steps: tuple[tuple[str, str, str, str], ...], file: tuple[str, str, str], saved: float, expected: set[str]
+) -> None:
     """Only what the writer of the file changed, held against what they had read."""
-    found = edits(history(*steps), mary, gc, mark, saved).state
+    found = edits(history(*steps), *file, saved).state
     assert {f"{agent}.{name}" for agent, fields in found.items() for name in fields} == expected
 
 

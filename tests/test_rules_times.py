@@ -75,7 +75,9 @@ def test_written_times_sort_as_they_are_and_come_back(one: int, other: int) -> N
     assert (format_time(one) < format_time(other)) == (one < other)
 
 
-@pytest.mark.parametrize(("at", "text"), [(-5, "1970-01-01T00:00:00.000000Z"), (LAST + 5, "9999-12-31T23:59:59.999999Z")])
+@pytest.mark.parametrize(
+    ("at", "text"), [(-5, "1970-01-01T00:00:00.000000Z"), (LAST + 5, "9999-12-31T23:59:59.999999Z")]
+)
 def test_times_outside_of_what_can_be_written_are_cut(at: int, text: str) -> None:
     """Never an error in the middle of a round."""
     assert format_time(at) == text

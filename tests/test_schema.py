@@ -165,8 +165,8 @@ def test_an_unknown_schema_is_not_found_and_a_near_one_is_named() -> None:
         (
             "manifest",
             manifest(kind="Shared", spec={"fields": {"agents": {}}}),
-            "spec.fields: the key 'agents' is not allowed; 'version', 'last_update' and 'agents' are not "
-            "shared sections; an agent has its own manifest",
+            "spec.fields: the key 'agents' is not allowed; 'version', 'last_update', 'agents' and "
+            "'context' are not shared sections; an agent has its own manifest",
         ),
         (
             "manifest",

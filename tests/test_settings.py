@@ -101,7 +101,7 @@ def test_a_wrong_value_names_the_setting_and_where_it_came_from(name: str, value
     """The flag, or the environment's name."""
     flag = "--" + name.replace("_", "-")
     with pytest.raises(UsageError, match=f"^{flag}: .* is not a good {name}: "):
-        built(**{name: value})
+        build(ROOT, {}, {}, {name: value})
     env = next(row.env for row in TABLE if row.name == name)
     if value:
         with pytest.raises(UsageError, match=f"^{env}: "):

@@ -7,6 +7,7 @@ error is one line with the way out, and the exit code of its class; no traceback
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import io
 import os
@@ -66,10 +67,17 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-EPILOG = (
-    "Exit codes: 0 yes, in sync, done; 1 no; 2 usage; 3 failed or part quarantined; 4 refused by a guard; "
-    "5 done on files only, Redis is away; 6 another reconciler holds the workspace."
-)
+EPILOG = """\
+\b
+Exit codes:
+  0  yes, in sync, done
+  1  the answer is no: differences, not valid, not healthy, no such agent
+  2  usage
+  3  failed, or part of the work quarantined
+  4  refused by a guard
+  5  done on files only, Redis is away
+  6  another reconciler holds the workspace
+"""
 
 
 @click.group(
@@ -100,6 +108,7 @@ class _Ended(KeyboardInterrupt):
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
     _prepare_streams()
+    gc.set_threshold(200_000, 50, 100)  # a round makes millions of values and no cycles: looking cost a third of it
     with _ending_signals():
         try:
             code = cli.main(args=args, prog_name="reconciler", standalone_mode=False)

@@ -171,11 +171,6 @@ def _escape(found: re.Match[str]) -> str:
 
 def output_option(*formats: str) -> Callable[[F], F]:
     """-o FORMAT; the first one is the default."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(formats),
-        default=formats[0],
-        show_default=True,
-        help="Output format.",
-    )
+    text = f"{', '.join(formats[:-1])} or {formats[-1]}. Default: {formats[0]}."
+    choice = click.Choice(formats)
+    return click.option("-o", "--output", type=choice, default=formats[0], metavar="FORMAT", help=text)

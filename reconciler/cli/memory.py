@@ -91,7 +91,7 @@ def set_command(
     with _hub(settings) as hub:
         done = hub.update_agent_context(agent, context, status=status, fields=dict(_pair(pair) for pair in fields))
         _say(done, output)
-        return _away_code(hub) or _hint_mirror(settings)
+        return _away_code(hub) or (_hint_mirror(settings) if done.won else 0)
 
 
 def _pair(pair: str) -> tuple[str, Any]:
@@ -158,7 +158,7 @@ def delete_command(settings: Settings, agent: str, output: str) -> int:
         if output == "json":
             _say(done, output)
         else:
-            click.echo(f"{agent}: deleted ({len(done.won)} fields)")
+            click.echo(f"{agent}: deleted")
         return _away_code(hub) or _hint_mirror(settings)
 
 
@@ -183,10 +183,9 @@ def _print_version(event: Event) -> None:
     click.secho(f"{event.version:>6}  {event.timestamp}  {event.event}  {event.origin}", bold=True)
     for change in event.changes:
         field, by = clip(str(change.get("field")), 40), change.get("by")
-        old = clip(encode(change.get("old")), 30)
-        new = clip(encode(change.get("new")), 30)
-        shown = {"create": f"+ {field}  {new}", "delete": f"- {field}  {old}"}
-        text = shown.get(str(change.get("op")), f"~ {field}  {old} → {new}")
+        old, new = encode(change.get("old")), encode(change.get("new"))
+        shown = {"create": f"+ {field}  {clip(new, 60)}", "delete": f"- {field}  {clip(old, 60)}"}
+        text = shown.get(str(change.get("op")), f"~ {field}  {clip(old, 30)} → {clip(new, 30)}")
         click.echo(f"        {text}" + (f"  by {by}" if by != event.origin else ""))
 
 

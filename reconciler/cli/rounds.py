@@ -22,7 +22,10 @@ from .tables import print_agents
 
 _prune = click.option("--prune", is_flag=True, help="Delete agents that one side has lost. Default: restore them.")
 _first_run = click.option(
-    "--first-run", type=click.Choice(FIRST_RUN), help="Who wins when there is no base yet. Default: newer."
+    "--first-run",
+    type=click.Choice(FIRST_RUN),
+    metavar="WHO",
+    help="Who wins when there is no base yet: newer, files or live. Default: newer.",
 )
 
 
@@ -61,8 +64,8 @@ def show(plan: Plan, output: str) -> None:
         click.echo("\n".join(render.markdown(plan)))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
-        for line in render.text_lines(plan, columns):
-            click.secho(line.text, **STYLES.get(line.style, {}))
+        lines = render.text_lines(plan, columns)
+        click.echo("\n".join(click.style(line.text, **STYLES.get(line.style, {})) for line in lines))
 
 
 @verb("apply")
@@ -96,7 +99,9 @@ def said(done: Round) -> str:
     """One line: what was done."""
     if not done.plan.redis_up:
         return "Done on files only: Redis is away and learns the rest when it is back."
-    return "Done." if done.plan.changes else "Nothing to do."
+    done_what = "Done" if done.plan.changes else "Nothing to do"
+    wrong = len(done.plan.errors) + len(done.refused)
+    return f"{done_what}, but {wrong} error{'s' * (wrong != 1)} above." if wrong else f"{done_what}."
 
 
 def held(settings: Settings) -> files.Lock:

@@ -90,7 +90,9 @@ def build(document: Document, path: str) -> Manifest | None:
     if not isinstance(wanted, str) or not _LOCAL.match(wanted) or (kind == "Shared" and "contextSchema" in value):
         return None
     updated = parse_time(metadata.get("updated"))
-    return Manifest(agent, path, document.line, values, policy, updated.at if updated else None, value.get("contextSchema"))
+    return Manifest(
+        agent, path, document.line, values, policy, updated.at if updated else None, value.get("contextSchema")
+    )
 
 
 def _agent(kind: str, metadata: dict[str, Any]) -> str | None:
@@ -141,9 +143,10 @@ def _explain(data: bytes, document: Document, path: str, index: int) -> list[Pro
     locate = locator(data, path, index)
     name = _name_in(document.value)
     problems = schema.validate("manifest", document.value, locate, source=path, agent=name)
-    if not problems:
-        place, text = locate(())
-        problems = [Problem(place, "not a manifest this program understands", agent=name, text=text)]
+    if not problems:  # all else is in the schema
+        place, text = locate(("metadata", "updated"))
+        message = "not a time between 1970 and 9999"
+        problems = [Problem(place, message, "write 2025-11-12T08:00:00Z", "metadata.updated", name, text=text)]
     return problems
 
 

@@ -31,17 +31,14 @@ def tree(shell: Shell) -> list[tuple[str, int, bytes]]:
     return found
 
 
-def refuses(
-    shell: Shell, words: tuple[str, ...], code: int, said: str, way_out: str = "", input: str = "", lines: int = 1
-) -> None:
-    """Run a command that must fail: its code, its one line, and that no file was touched."""
+def refuses(shell: Shell, words: tuple[str, ...], code: int, *said: str, input: str = "") -> None:
+    """Run a command that must fail: its code, its one line with the way out, and that no file was touched."""
     before = tree(shell) if os.access(shell.root, os.R_OK) else []
     result = shell(*words, input=input, timeout=20)
     assert result.code == code, (words, result)
     assert result.out == "", words
-    assert said in result.err, (words, result.err)
-    assert way_out in result.err, (words, result.err)
-    assert len(result.err.splitlines()) == lines, result.err
+    assert [text for text in said if text not in result.err] == [], (words, result.err)
+    assert len(result.err.splitlines()) == 1, result.err
     assert (tree(shell) if before else []) == before
 
 
@@ -361,9 +358,9 @@ def test_an_unreadable_context_json_is_named_and_left_alone(
     """Exit code 3; everything good goes on, nothing is wiped on the other side."""
     spoil(applied)
     before, keys = tree(applied), stored(client)
-    for words in (("diff",), ("status",), ("validate",), ("get",), ("export",)):
-        result = applied(*words)
-        assert result.code == (1 if words[0] in ("status", "validate") else 3), (words, result)
+    for verb in ("diff", "status", "validate", "get", "export"):
+        result = applied(verb)
+        assert result.code == (1 if verb in ("status", "validate") else 3), (verb, result)
         assert said in result.out + result.err, result
     assert applied("get", "mary").code == 0
     assert tree(applied) == before
@@ -455,28 +452,25 @@ def test_a_damaged_base_moved_away_is_a_first_run_that_deletes_nothing(applied: 
     assert len(applied("get").json["agents"]) == 6
 
 
+DIFF_APPLY = (("diff",), ("apply",))
+
+
 @pytest.mark.parametrize(
-    ("closed", "mode", "words", "code", "said"),
+    ("closed", "words", "code", "said"),
     [
-        (".", 0o000, ALL, 2, "cannot be entered: permission denied"),
-        (
-            "shared_memory/context.json",
-            0o000,
-            (("diff",), ("apply",)),
-            3,
-            "context.json: cannot be read: Permission denied",
-        ),
-        ("shared_memory", 0o555, (("apply",),), 3, "context.json: cannot be written: Permission denied"),
-        ("manifests/mary.yaml", 0o000, (("diff",), ("apply",)), 3, "mary.yaml: cannot be read: Permission denied"),
-        ("reconciler.yaml", 0o000, ALL, 3, "reconciler.yaml: cannot be read: Permission denied"),
-        (".reconciler", 0o000, (("diff",), ("apply",), ("get",), ("status",)), 3, ".reconciler"),
-        (".reconciler/state.db", 0o000, (("diff",), ("apply",), ("get",), ("status",)), 3, "state.db: "),
-        ("manifests", 0o000, (("diff",), ("apply",), ("apply", "--prune")), 3, "manifests: cannot be read"),
+        (".", ALL, 2, "cannot be entered: permission denied"),
+        ("shared_memory/context.json", DIFF_APPLY, 3, "context.json: cannot be read: Permission denied"),
+        ("shared_memory", (("apply",),), 3, "context.json: cannot be written: Permission denied"),
+        ("manifests/mary.yaml", DIFF_APPLY, 3, "mary.yaml: cannot be read: Permission denied"),
+        ("reconciler.yaml", ALL, 3, "reconciler.yaml: cannot be read: Permission denied"),
+        (".reconciler", (*DIFF_APPLY, ("get",), ("status",)), 3, ".reconciler"),
+        (".reconciler/state.db", (*DIFF_APPLY, ("get",), ("status",)), 3, "state.db: "),
+        ("manifests", (*DIFF_APPLY, ("apply", "--prune")), 3, "manifests: cannot be read"),
     ],
-    ids=["root", "context.json", "its folder", "manifest", "settings", "own folder", "base", "manifests"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_no_permission_is_told_with_the_path(
-    stranger: Shell, closed: str, mode: int, words: tuple[tuple[str, ...], ...], code: int, said: str
+    stranger: Shell, closed: str, words: tuple[tuple[str, ...], ...], code: int, said: str
 ) -> None:
     """Nothing is taken for deleted because it cannot be read."""
     path = stranger.root / closed
@@ -485,7 +479,7 @@ def test_no_permission_is_told_with_the_path(
     if closed in ("shared_memory", "manifests/mary.yaml"):
         stranger.write_manifest("mary", "busy")
     before, rights = sources(stranger), path.stat().st_mode
-    path.chmod(mode)
+    path.chmod(0o555 if closed == "shared_memory" else 0)
     try:
         for command in words:
             result = stranger(*command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import redis
@@ -66,7 +67,8 @@ def test_the_server_sees_only_reads(applied: Shell, client: redis.Redis) -> None
     """As MONITOR tells: no command that could write, also with something to do."""
     client.hset("memory:agents:mary", "status", "busy")
     seen: list[str] = []
-    with client.monitor() as monitor:
+    untyped: Any = client
+    with untyped.monitor() as monitor:
 
         def listen() -> None:
             for command in monitor.listen():

@@ -67,6 +67,10 @@ class Desk:
         change(data)
         self.save(data, age=age)
 
+    def set(self, agent: str, **values: Any) -> None:
+        """Set some fields of an agent's record in the file; a new agent gets one."""
+        self.edit(lambda data: data["agents"].setdefault(agent, {}).update(values))
+
     def text(self) -> str:
         return self.path.read_text(encoding="utf-8")
 

@@ -126,7 +126,7 @@ def test_a_record_that_cannot_be_read_hurts_one_agent(shared: Desk, record: obje
 def test_an_illegal_name_is_named_and_left_alone(shared: Desk) -> None:
     """Keys in Redis are made of names; what cannot be one stays in the file, untouched."""
     for name in ("../x", "a:b", "{a}", "", "x" * 65, "ü"):
-        shared.edit(lambda data, key=name: data["agents"].update({key: {"status": "odd"}}))
+        shared.set(name, status="odd")
     done = shared.apply()
     assert done.exit_code == 3
     assert len(done.plan.errors) == 6

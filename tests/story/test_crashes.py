@@ -93,7 +93,7 @@ def torn(shared: Desk) -> Desk:
     shared.apply()
     shared.manifest("rnd", "spec: {context: {role: b}}")
     shared.hset("gc", status="busy")
-    shared.edit(lambda data: data["agents"]["mary"].update(status="idle"))
+    shared.set("mary", status="idle")
     return shared
 
 
@@ -125,7 +125,7 @@ def test_what_is_written_after_a_crash_is_newer_than_what_it_left(torn: Desk, po
     """A live update and an edit made before the next round win over the half-done one."""
     crash(torn, point)
     torn.hset("gc", status="done", insight="later")
-    torn.edit(lambda data: data["agents"]["cls"].update(status="later"))
+    torn.set("cls", status="later")
     torn.apply()
     assert torn.record("gc")["status"] == torn.live("gc")["status"] == "done"
     assert torn.record("cls")["status"] == torn.live("cls")["status"] == "later"
@@ -163,7 +163,7 @@ def test_an_edit_saved_while_redis_is_written_is_not_overwritten(torn: Desk) -> 
 
         def write(self, writes: Sequence[Write]) -> list[Written]:
             if not self.done:
-                torn.edit(lambda data: data["agents"]["cls"].update(status="in between"))
+                torn.set("cls", status="in between")
             self.done = True
             return super().write(writes)
 
@@ -177,18 +177,16 @@ def test_an_edit_saved_while_redis_is_written_is_not_overwritten(torn: Desk) -> 
     assert_whole(torn)
 
 
-def test_an_edit_saved_at_the_very_moment_of_the_swap_is_taken_in(
-    torn: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_saved_at_the_very_moment_of_the_swap_is_taken_in(torn: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too late to be noticed before ours took its place, it comes out of the swap and goes into the journal."""
-    swap, saved = files._swap, []
+    swap, saved = files._swap, list[bool]()
 
     def late(temp: Path, target: Path, expected: files.Identity | None) -> bool:
         if saved or expected is None:
             return swap(temp, target, expected)
         identify = files.identify
         monkeypatch.setattr(files, "identify", lambda path: expected if path == target else identify(path))
-        torn.edit(lambda data: data["agents"]["cls"].update(status="at the last moment"))
+        torn.set("cls", status="at the last moment")
         saved.append(True)
         try:
             return swap(temp, target, expected)

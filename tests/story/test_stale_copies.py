@@ -48,7 +48,7 @@ def test_an_editors_buffer_may_be_minutes_old(shared: Desk) -> None:
 
 def test_a_field_gone_with_a_stale_copy_is_not_deleted(shared: Desk) -> None:
     """A live field that the copy never had comes back; one that its writer took out goes."""
-    shared.edit(lambda data: data["agents"]["mary"].update(insight="old"))
+    shared.set("mary", insight="old")
     shared.apply()
     copy = shared.file()
     shared.hset("gc", insight="new")
@@ -94,11 +94,11 @@ def test_who_sets_fields_back_by_hand_is_believed(shared: Desk) -> None:
 
 def test_a_script_that_sets_several_fields_back_is_believed(shared: Desk) -> None:
     """Also within one record, without touching its times."""
-    shared.edit(lambda data: data["agents"]["gc"].update(status="idle", task="", progress=0, note="-"))
+    shared.set("gc", status="idle", task="", progress=0, note="-")
     shared.apply()
     shared.hset("gc", status="busy", task="x", progress="5", note="running")
     shared.apply()
-    shared.edit(lambda data: data["agents"]["gc"].update(status="idle", task="", progress=0, note="-"))
+    shared.set("gc", status="idle", task="", progress=0, note="-")
     shared.apply()
     live = shared.live("gc")
     assert (live["status"], live["task"], live["progress"], live["note"]) == ("idle", "", "0", "-")
@@ -106,7 +106,7 @@ def test_a_script_that_sets_several_fields_back_is_believed(shared: Desk) -> Non
 
 def test_a_backup_put_back_is_an_old_copy(shared: Desk) -> None:
     """Records whose own times went back, and none forward, lose; the plan names them."""
-    shared.edit(lambda data: data["agents"]["mary"].update(status="busy", last_seen="2025-11-12T09:00:00+07:00"))
+    shared.set("mary", status="busy", last_seen="2025-11-12T09:00:00+07:00")
     shared.apply()
     backup = six_agents("2025-11-11T07:00:00+07:00")
     backup["agents"]["mary"]["status"] = "yesterday's"
@@ -120,7 +120,7 @@ def test_a_backup_put_back_is_an_old_copy(shared: Desk) -> None:
 
 def test_a_field_that_only_an_old_copy_has_is_not_thrown_away(shared: Desk) -> None:
     """Nobody else ever heard of it, so there is nothing that could be newer."""
-    shared.edit(lambda data: data["agents"]["mary"].update(status="busy", last_seen="2025-11-12T09:00:00+07:00"))
+    shared.set("mary", status="busy", last_seen="2025-11-12T09:00:00+07:00")
     shared.apply()
     old = six_agents()
     old["agents"]["mary"]["insight"] = "from the attic"
@@ -166,15 +166,15 @@ def test_a_script_that_switches_to_and_fro_is_not_a_stale_copy(shared: Desk, tim
     """`busy`, `idle`, `busy`: every turn is an edit, although the file comes nearer to its older versions."""
     for turn in range(6):
         status, task = (("busy", "x"), ("idle", ""))[turn % 2]
-        now = {name: f"2025-11-12T09:00:{turn:02}+07:00" for name in times}
-        shared.edit(lambda data, s=status, t=task, n=now: data["agents"]["mary"].update(status=s, task=t, **n))
+        now = dict.fromkeys(times, f"2025-11-12T09:00:{turn:02}+07:00")
+        shared.set("mary", status=status, task=task, **now)
         shared.apply()
         assert (shared.live("mary")["status"], shared.live("mary")["task"]) == (status, task)
 
 
 def test_a_script_may_set_back_what_live_memory_set(shared: Desk) -> None:
     """Live memory says busy; ten seconds later a script, which stamps everything itself, says active again."""
-    shared.edit(lambda data: data["agents"]["mary"].update(task="-", note="-"))
+    shared.set("mary", task="-", note="-")
     shared.apply()
     shared.hset("mary", status="busy", task="x", note="y")
     shared.apply()

@@ -40,11 +40,16 @@ def test_diff_writes_nothing_anywhere(desk: Desk) -> None:
 def test_a_diff_of_a_known_workspace_writes_nothing_either(shared: Desk) -> None:
     """Also when there is a base, an edit and a raw write to look at."""
     shared.hset("mary", status="busy")
-    shared.edit(lambda data: data["agents"]["gc"].update(status="idle"))
-    files, before = tree(shared.root), {key: shared.redis.dump(key) for key in shared.redis.keys()}
+    shared.set("gc", status="idle")
+    files, before = tree(shared.root), dump(shared)
     assert not shared.diff().in_sync
     assert tree(shared.root) == files
-    assert {key: shared.redis.dump(key) for key in shared.redis.keys()} == before
+    assert dump(shared) == before
+
+
+def dump(desk: Desk) -> dict[str, str]:
+    """All that Redis holds."""
+    return {key: desk.redis.dump(key) for key in desk.redis.scan_iter()}
 
 
 def tree(root: Path) -> dict[str, tuple[int, bytes]]:
@@ -62,7 +67,7 @@ def test_three_hands_write_in_three_places(desk: Desk) -> None:
     desk.apply()
     desk.manifest("mary", "spec: {status: active, context: {role: driver}}")
     desk.hset("mary", status="busy")
-    desk.edit(lambda data: data["agents"]["mary"].update(insight="rain"))
+    desk.set("mary", insight="rain")
     with desk.redis.pubsub() as heard:
         heard.subscribe("memory:updates")
         wait_until(heard.get_message, what="the answer to SUBSCRIBE")
@@ -128,7 +133,7 @@ def test_touching_and_checking_out_files_changes_nothing(desk: Desk) -> None:
 
 def test_only_a_time_that_moved_is_carried_but_still_in_sync(shared: Desk) -> None:
     """`last_seen` alone is no difference that counts; apply takes it over all the same."""
-    shared.edit(lambda data: data["agents"]["mary"].update(last_seen="2025-11-12T09:00:00+07:00"))
+    shared.set("mary", last_seen="2025-11-12T09:00:00+07:00")
     assert shared.diff().in_sync
     shared.apply()
     assert shared.live("mary")["last_seen"] == "2025-11-12T09:00:00+07:00"

@@ -36,7 +36,7 @@ def test_a_record_says_itself_when_it_was_written(desk: Desk, declared: object) 
     """An edit has the time that its record declares, however it is spelt, not the file's."""
     desk.save({"agents": {"mary": {"status": "idle", "last_seen": "2025-11-12T01:00:00Z"}}}, age=90)
     desk.apply()
-    desk.edit(lambda data: data["agents"]["mary"].update(status="busy", last_seen=declared))
+    desk.set("mary", status="busy", last_seen=declared)
     desk.apply()
     if not str(declared).endswith(("Z", "+07:00")) and isinstance(declared, str) and "T" in declared:
         assert any("local time" in str(problem) for problem in desk.diff().problems)
@@ -49,7 +49,7 @@ def test_the_newer_of_two_declared_times_counts(desk: Desk) -> None:
     desk.save({"agents": {"mary": {"status": "idle", "last_seen": "2025-11-12T01:00:00Z"}}}, age=90)
     desk.apply()
     times = {"last_seen": "2025-11-12T02:00:00.1Z", "last_update": "2025-11-12T03:00:00.1Z"}
-    desk.edit(lambda data: data["agents"]["mary"].update(status="busy", **times))
+    desk.set("mary", status="busy", **times)
     desk.apply()
     assert stamp(desk, "mary", "status") == micros(datetime(2025, 11, 12, 3, 0, 0, 100000, UTC))
 
@@ -80,7 +80,7 @@ def test_a_clock_that_was_wrong_once_is_forgiven(desk: Desk) -> None:
     desk.save({"agents": {"mary": {"status": "idle", "last_seen": "2099-01-01T00:00:00Z"}}}, age=90)
     desk.apply()
     honest = datetime.now(UTC).isoformat(timespec="seconds")
-    desk.edit(lambda data: data["agents"]["mary"].update(status="busy", last_seen=honest))
+    desk.set("mary", status="busy", last_seen=honest)
     desk.apply()
     assert desk.live("mary")["status"] == "busy"
 
@@ -89,10 +89,10 @@ def test_a_second_is_made_exact_by_the_files_time(desk: Desk) -> None:
     """`date` prints whole seconds; the mtime within that second says the rest."""
     desk.save({"agents": {"mary": {"status": "idle", "last_seen": "2025-11-12T01:00:00Z"}}}, age=90)
     desk.apply()
-    desk.edit(lambda data: data["agents"]["mary"].update(status="busy"))
+    desk.set("mary", status="busy")
     saved = desk.path.stat().st_mtime_ns // 1000
     second = datetime.fromtimestamp(saved // 1_000_000, UTC).isoformat()
-    desk.edit(lambda data: data["agents"]["mary"].update(last_seen=second))
+    desk.set("mary", last_seen=second)
     saved = desk.path.stat().st_mtime_ns // 1000
     desk.apply()
     same_second = saved // 1_000_000 == int(datetime.fromisoformat(second).timestamp())
@@ -107,7 +107,7 @@ def test_a_whole_second_is_not_behind_the_fraction_we_wrote(desk: Desk) -> None:
     desk.apply()
     ours = desk.record("mary")["last_update"]
     assert ours.endswith("Z") and "." in ours
-    desk.edit(lambda data: data["agents"]["mary"].update(status="busy", last_update=ours[:19] + "Z"))
+    desk.set("mary", status="busy", last_update=ours[:19] + "Z")
     desk.apply()
     assert desk.live("mary")["status"] == desk.record("mary")["status"] == "busy"
 

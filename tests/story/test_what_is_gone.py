@@ -11,7 +11,7 @@ from tests.story.desk import Desk
 
 def test_a_field_taken_out_of_a_record_is_deleted(shared: Desk) -> None:
     """It goes from Redis too, and does not come back."""
-    shared.edit(lambda data: data["agents"]["mary"].update(insight="x", context={"a": 1, "b": 2}))
+    shared.set("mary", insight="x", context={"a": 1, "b": 2})
     shared.apply()
 
     def take_out(data: dict[str, dict[str, dict[str, dict[str, object]]]]) -> None:
@@ -164,7 +164,7 @@ def test_a_record_emptied_by_hand_leaves_no_husk(shared: Desk) -> None:
 
 def test_a_context_taken_out_of_a_hash_by_hand_is_deleted(shared: Desk) -> None:
     """HDEL of a field is an edit: somebody asked for just that."""
-    shared.edit(lambda data: data["agents"]["mary"].update(context={"a": 1}, insight="x"))
+    shared.set("mary", context={"a": 1}, insight="x")
     shared.apply()
     shared.redis.hdel("memory:agents:mary", "context", "insight")
     shared.apply()
