@@ -90,15 +90,16 @@ class Reference:
     def choose(self, found: Values, seen: Seen) -> set[Key]:
         """Take the version that `found` was made from; the keys that differ from it.
 
-        One that equals an older version is a carry-over if saved within 5 s of our write, else somebody's undo:
-        an edit of the latest.
+        One that equals an older version, but for the file's own header, is a carry-over if saved within 5 s of our
+        write, else somebody's undo: an edit of the latest.
         """
         self._undone = {}
         latest = set(self._differing(found))
-        best, edited = self._closest(found, latest)
-        if best and not edited and seen.saved > self._last_own(best) + CARRY_OVER:
-            best = 0
-        if not best:
+        if not latest:
+            return latest
+        best, differing = self._closest(found, latest)
+        edited = {key for key in differing if key[0] != FILE}
+        if not best or (not edited and seen.saved > self._last_own(best) + CARRY_OVER):
             return latest
         self._undone = self._unseen(best, found, edited, seen)
         return set(self._differing(found))
@@ -116,7 +117,7 @@ class Reference:
             distance = (sum(self._is_mark(key, found) for key in differing), len(differing))
             if distance < least:
                 best, least, edited = index, distance, set(differing)
-            if MARK not in differing and self._made_mark(index, found):
+            if not edited or (MARK not in differing and self._made_mark(index, found)):
                 break
         return best, edited
 
@@ -132,7 +133,7 @@ class Reference:
 
     def _unseen(self, count: int, found: Values, edited: set[Key], seen: Seen) -> dict[Key, Field | None]:
         """What the last `count` versions changed and the writer of `found` had not seen, as it was before them."""
-        touched = {agent for agent, _ in edited if agent in found and agent not in (FILE, SHARED)}
+        touched = {agent for agent, _ in edited if agent in found and agent != SHARED}
         said = {agent: _own_time(agent, found, self, seen) for agent in touched}
         unseen: dict[Key, Field | None] = {}
         newest: dict[Key, Version] = {}

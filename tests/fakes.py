@@ -27,8 +27,10 @@ class MemoryStore:
 
     def hset(self, agent: str, field: str, text: str | None) -> None:
         """Write without a stamp, as `redis-cli` does; None is an HDEL."""
+        raw = self.raw.setdefault(agent, {})
+        raw.pop(field, None)
         if not same_text(self._text(agent, field), text):
-            self.raw.setdefault(agent, {})[field] = text
+            raw[field] = text
 
     def flush(self) -> None:
         self.epoch, self.agents, self.versions, self.raw = "", {}, {}, {}

@@ -291,3 +291,59 @@ def assert_one(world: World) -> None:
     assert file == live
     on_disk = json.loads(world.path.read_bytes())["agents"]
     assert {agent for agent, record in on_disk.items() if any(record.values())} == live.keys()
+
+
+LIVE = st.sampled_from([("gc", "status"), ("gc", "task"), ("rnd", "status"), ("mary", "insight")])
+WORDS = st.sampled_from(["idle", "busy"])
+MANNERS = st.sampled_from(["plain", "says when", "sets the header", "both"])
+TURN = st.one_of(
+    st.tuples(st.just("read")),
+    st.tuples(st.just("write"), st.dictionaries(st.sampled_from(["status", "task"]), WORDS, min_size=1), MANNERS),
+    st.tuples(st.just("live"), LIVE, WORDS),
+    st.tuples(st.sampled_from(["round", "round", "rest"])),
+)
+
+
+@slow
+@given(st.lists(TURN, max_size=30))
+def test_a_script_and_live_memory_lose_nothing_to_each_other(turns: list[tuple[Any, ...]]) -> None:
+    """One script rewrites the whole file from the copy it read last, going to and fro between two words; live
+    memory does the same with other fields: after a round everybody's last word stands on both sides. No copy is
+    older than 5 s when it is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        words = {("mary", "status"): "idle", ("mary", "task"): "idle", ("gc", "status"): "idle"}
+        world.save(json.dumps({"agents": {"mary": {"status": "idle", "task": "idle"}, "gc": {"status": "idle"}}}).encode(), 0)
+        world.round()
+        copy = world.load()
+        for turn in turns:
+            world.now += 130_001
+            if turn[0] == "read":
+                copy = world.load()
+            elif turn[0] == "write":
+                copy = script_writes(world, copy, *turn[1:])
+                words |= {("mary", field): word for field, word in turn[1].items()}
+            elif turn[0] == "live":
+                world.do_raw(*turn[1], turn[2])
+                words[turn[1]] = turn[2]
+            elif turn[0] == "rest":
+                world.round()
+                world.now += 10_000_000
+                copy = world.load()
+            else:
+                world.round()
+        world.round()
+        live = world.store.agents
+        assert {key: json.loads(live[key[0]][key[1]].text or "") for key in words} == words
+        assert {key: world.load()["agents"][key[0]][key[1]] for key in words} == words
+
+
+def script_writes(world: World, copy: dict[str, Any], words: dict[str, str], manner: str) -> dict[str, Any]:
+    said = format_time(world.now)[:19] + "Z"
+    if manner in ("says when", "both"):
+        words = {**words, "last_seen": said}
+    if manner in ("sets the header", "both"):
+        copy["last_update"] = said
+    copy["agents"]["mary"].update(words)
+    world.save(json.dumps(copy).encode(), 0)
+    return world.load()

@@ -7,7 +7,7 @@ program does not know is kept, in place, in order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .. import schema
@@ -40,6 +40,8 @@ from .yaml_text import Locate, Path, line_and_column, utf8_problem
 MAX_BYTES = 256 << 20
 NEW = '{\n  "version": "1.0",\n  "agents": {}\n}\n'
 """A `context.json` that nobody has written yet."""
+
+MEND = "mend it, or move it away and run: reconciler apply (it is written anew from the last good state)"
 
 _OWN = ("version", LAST_UPDATE, "agents")
 
@@ -83,13 +85,12 @@ class _Parser:
         self.lower: dict[str, str] = {}
 
     def parse(self) -> Context:
-        hint = "mend it, or move it away and run: reconciler apply (it is written anew from the last good state)"
         if not self.text.strip():
-            raise InputError(Problem(Place(self.source, 1, 1), "the file is empty", hint))
+            raise InputError(Problem(Place(self.source, 1, 1), "the file is empty", MEND))
         try:
             self._parse_root()
         except NotJson as error:
-            raise InputError(self._problem(error.position, f"not JSON: {error.message}", hint)) from None
+            raise InputError(self._problem(error.position, f"not JSON: {error.message}", MEND)) from None
         return Context(self.text, self.values, tuple(self.problems), frozenset(self.broken), frozenset(self.legacy))
 
     def _parse_root(self) -> None:
@@ -99,7 +100,7 @@ class _Parser:
             raise NotJson("extra text behind the end", end)
         if not isinstance(value, dict) or not isinstance(value.get("agents"), dict):
             problems = schema.validate("context", value, json_locator(self.text, self.source), source=self.source)
-            raise InputError(*problems)
+            raise InputError(*(replace(problem, hint=problem.hint or MEND) for problem in problems))
         own: dict[str, str] = {}
         shared: dict[str, str] = {}
         for member in self._once(members(self.text, start), "section"):

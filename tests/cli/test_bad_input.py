@@ -237,18 +237,18 @@ def test_no_password_is_ever_shown(applied: Shell, locked: redis.Redis, tmp_path
         "redis://h?password=s3cr3t", "redis://h:1?password=s3cr3t&bogus=1", "unix://:s3cr3t@/nowhere", "redis://:s3cr3t\n@h",
         "redis://:s3cr3t@h:99999", "redis+sentinel://:s3cr3t@h/x", "rediss://:s3cr3t@127.0.0.1:1", "redis://:s3cr3t@@h",
     )  # fmt: skip
-    for url in urls:
-        for env, redis_flag in (({"REDIS_URL": url}, []), ({}, ["--redis", url])):
-            applied.env = env
-            result = applied.plain(*COMMAND, "apply", "--root", str(applied.root), *redis_flag)
-            assert result.code in (2, 3, 5), (url, result)
-            if url not in ("redis://s3cr3t",):  # that is a host's name
-                assert "3cr3t" not in result.out + result.err, (url, result)
+    for number, url in enumerate(urls):
+        applied.env = {"REDIS_URL": url} if number % 2 else {}
+        given = () if number % 2 else ("--redis", url)
+        result = applied.plain(*COMMAND, "apply", "--root", str(applied.root), *given)
+        assert result.code in (2, 3, 5), (url, result)
+        if url != "redis://s3cr3t":  # that is a host's name
+            assert "cr3t" not in result.out + result.err, (url, result)
     (applied.root / "reconciler.yaml").write_text("redis: 'ftp://:s3cr3t@h'\n")
     applied.env = {}
     result = applied.plain(*COMMAND, "apply", "--root", str(applied.root))
     assert result.code == 3
-    assert "3cr3t" not in result.err
+    assert "cr3t" not in result.err
 
 
 def test_a_password_from_a_file_opens_the_door(applied: Shell, locked: redis.Redis, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.story.desk import Desk, six_agents
 from tests.waiting import wait_until
 
 REWRITES = int(os.environ.get("RECONCILER_STALE_COUNT", "1000"))
-PAUSE = float(os.environ.get("RECONCILER_STALE_PAUSE", "0.01"))
+PAUSE = float(os.environ.get("RECONCILER_STALE_PAUSE", "0.006"))
 """Seconds that the other program rests between two rewrites."""
 
 WRITER = """
