@@ -313,7 +313,9 @@ def test_a_script_and_live_memory_lose_nothing_to_each_other(turns: list[tuple[A
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         words = {("mary", "status"): "idle", ("mary", "task"): "idle", ("gc", "status"): "idle"}
-        world.save(json.dumps({"agents": {"mary": {"status": "idle", "task": "idle"}, "gc": {"status": "idle"}}}).encode(), 0)
+        world.save(
+            json.dumps({"agents": {"mary": {"status": "idle", "task": "idle"}, "gc": {"status": "idle"}}}).encode(), 0
+        )
         world.round()
         copy = world.load()
         for turn in turns:
@@ -324,7 +326,8 @@ def test_a_script_and_live_memory_lose_nothing_to_each_other(turns: list[tuple[A
                 copy = script_writes(world, copy, *turn[1:])
                 words |= {("mary", field): word for field, word in turn[1].items()}
             elif turn[0] == "live":
-                world.do_raw(*turn[1], turn[2])
+                agent, field = turn[1]
+                world.do_raw(agent, field, turn[2])
                 words[turn[1]] = turn[2]
             elif turn[0] == "rest":
                 world.round()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import click
 
 from ..render import ago, clip
-from ..state import CONTEXT, LAST_UPDATE, QUIET, SHARED, Agent, State, decode, present
+from ..state import CONTEXT, QUIET, SHARED, Agent, State, decode, present
 
 MOST = 50
 """Agents shown; more are counted."""
@@ -53,6 +53,3 @@ def _newest(fields: Agent) -> int:
 def _holds(fields: Agent) -> str:
     names = [name.removeprefix(CONTEXT) for name in present(fields) if name != "status" and name not in QUIET]
     return ", ".join(sorted(names)) or "-"
-
-
-__all__ = ["LAST_UPDATE", "print_agents", "print_table"]

@@ -13,7 +13,7 @@ from ..base import Memory
 from ..edits import FILE, Edits, Reference, Seen, Values, Version, find_edits, undo_of
 from ..errors import InputError, Place, Problem
 from ..settings import Settings
-from ..state import Field, State
+from ..state import Field, State, same_text
 from . import context_file, manifests
 from .context_file import Context
 
@@ -127,7 +127,7 @@ def _is_agent(name: str) -> bool:
 
 
 def file_state(values: Values, *replicas: State) -> dict[str, dict[str, Field]]:
-    """What a file holds as a replica: each value with its stamp in the first replica that has that very value."""
+    """What a file holds as a replica: each value with its stamp in the first replica that has the same."""
     return {
         agent: {name: _stamped(agent, name, text, replicas) for name, text in fields.items()}
         for agent, fields in values.items()
@@ -137,8 +137,8 @@ def file_state(values: Values, *replicas: State) -> dict[str, dict[str, Field]]:
 def _stamped(agent: str, name: str, text: str, replicas: tuple[State, ...]) -> Field:
     for replica in replicas:
         field = replica.get(agent, {}).get(name)
-        if field is not None and field.text == text:
-            return field
+        if field is not None and same_text(field.text, text):
+            return field if field.text == text else field._replace(text=text)
     return Field(text, 0, "" if agent == FILE else OLD_COPY)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from reconciler.controller import reconcile
 from reconciler.store.embedded import Embedded
+from reconciler.workspace import open_workspace, read_settings
 from tests.cli.shell import PROJECT, Shell
 
 
@@ -50,9 +52,9 @@ def six(shell: Shell) -> Shell:
 
 @pytest.fixture
 def applied(six: Shell) -> Shell:
-    """The six agents in files and Redis, in sync."""
-    done = six("apply")
-    assert done.code == 0, done.err
+    """The six agents in files and Redis, in sync; by a round within this process, which is quicker."""
+    with open_workspace(read_settings(str(six.root), {"redis": six.redis}, {}), print) as workspace:
+        assert reconcile(workspace).exit_code == 0
     return six
 
 
