@@ -23,16 +23,20 @@ from .sources.manifests import File, Known, Manifest
 from .state import Agent, Field, State
 
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE agent (name TEXT PRIMARY KEY, merged TEXT NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE file (name TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE file_version (id INTEGER PRIMARY KEY, written INTEGER NOT NULL, ours INTEGER NOT NULL, undo TEXT NOT NULL);
-CREATE TABLE manifest_file (name TEXT PRIMARY KEY, said TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE manifest_field (name TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, agent TEXT NOT NULL, field TEXT NOT NULL,
-                      text TEXT, at INTEGER NOT NULL, by TEXT NOT NULL);
-CREATE TABLE conflict (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL, agent TEXT NOT NULL, field TEXT NOT NULL,
-                       lost TEXT NOT NULL, won TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS agent
+    (name TEXT PRIMARY KEY, merged TEXT NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file (name TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file_version
+    (id INTEGER PRIMARY KEY, written INTEGER NOT NULL, ours INTEGER NOT NULL, undo TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS manifest_file (name TEXT PRIMARY KEY, said TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifest_field (name TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS journal
+    (id INTEGER PRIMARY KEY AUTOINCREMENT, agent TEXT NOT NULL, field TEXT NOT NULL, text TEXT,
+     at INTEGER NOT NULL, by TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS conflict
+    (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL, agent TEXT NOT NULL, field TEXT NOT NULL, lost TEXT NOT NULL,
+     won TEXT NOT NULL);
 PRAGMA user_version = 1;
 """
 SCHEMA_VERSION = 1
@@ -89,6 +93,8 @@ class Base:
         if not self.path.exists():
             return Memory()
         with self._open(read_only=True) as db:
+            if _is_new(db):
+                return Memory()
             meta = dict(db.execute("SELECT key, value FROM meta"))
             clean = json.loads(meta.get("clean", "null"))
             agents = db.execute("SELECT name, merged, version FROM agent").fetchall()
@@ -157,7 +163,7 @@ class Base:
         if not self.path.exists():
             return 0
         with self._open(read_only=True) as db:
-            row = db.execute("SELECT version FROM agent WHERE name = ?", (agent,)).fetchone()
+            row = None if _is_new(db) else db.execute("SELECT version FROM agent WHERE name = ?", (agent,)).fetchone()
         return int(row[0]) if row else 0
 
     def append_journal(self, state: State) -> None:
@@ -190,9 +196,9 @@ class Base:
         db = sqlite3.connect(self.path, timeout=5)
         self.path.chmod(0o600)
         db.execute("PRAGMA synchronous = FULL")
-        found = db.execute("PRAGMA user_version").fetchone()[0]
+        found = _schema_version(db)
         if found == 0:
-            db.executescript(_SCHEMA)
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         elif found != SCHEMA_VERSION:
             db.close()
             hint = "use that version, or move the file away"
@@ -201,6 +207,15 @@ class Base:
 
 
 _make = tuple.__new__  # a NamedTuple's own constructor takes three times as long
+
+
+def _schema_version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _is_new(db: sqlite3.Connection) -> bool:
+    """Whether nothing was ever saved there: the first save was cut off before its first commit."""
+    return _schema_version(db) == 0
 
 
 def _fields(text: str) -> dict[str, Field]:

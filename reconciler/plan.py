@@ -246,4 +246,4 @@ def what_moved(reviewed: Iterable[Content], now: Plan) -> list[str]:
 
 def _name(content: Content) -> str:
     agent, field, direction, old, new, _ = content
-    return f"{agent}.{field} → {direction}: {old} → {new}"
+    return f"{agent}.{field} → {direction}: {old or 'nothing'} → {new or 'nothing'}"

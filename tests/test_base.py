@@ -1,0 +1,39 @@
+"""The memory of a workspace, on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.base import Base, Memory
+from reconciler.errors import ReconcilerError
+from reconciler.state import Field
+
+
+def test_a_first_save_that_was_cut_off_is_no_memory(tmp_path: Path) -> None:
+    """An empty database is what a crash before the first commit leaves; the next save goes on from there."""
+    base = Base(tmp_path)
+    base.path.touch()
+    assert base.load() == Memory()
+    assert base.version("mary") == 0
+    after = Memory(merged={"mary": {"status": Field('"busy"', 5, "x")}}, versions={"mary": 3}, empty=False)
+    base.save(Memory(), after, now=10)
+    assert base.load().merged == after.merged
+    assert base.version("mary") == 3
+
+
+def test_the_schema_is_made_in_one_step(tmp_path: Path) -> None:
+    """Tables without a version number would stop every later save."""
+    base = Base(tmp_path)
+    base.append_journal({"mary": {"status": Field(None, 5, "x")}})
+    assert [entry.value for entry in base.load().journal] == [Field(None, 5, "x")]
+    assert base.load().empty
+
+
+def test_a_damaged_database_is_told_with_the_way_out(tmp_path: Path) -> None:
+    """Garbage is never read as an empty memory."""
+    base = Base(tmp_path)
+    base.path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(ReconcilerError, match=r"state\.db is damaged.*move it away"):
+        base.load()
