@@ -235,7 +235,7 @@ def test_an_illegal_agent_name_is_refused_in_files_and_manifests(name: str) -> N
         ("record", {"insight": 10**30, "context": {"": None}}),
         ("event", {**EVENT, "agent": "@shared", "replayed": True, "ticket": 7}),
         ("settings", {}),
-        ("settings", {"redis": "redis+sentinel://a:1,b:2/main", "max_deletes": 0}),
+        ("settings", {"redis": "rediss://h:6380/0", "max_deletes": 0}),
     ],
 )
 def test_what_the_design_allows_is_valid(name: str, value: object) -> None:
