@@ -8,6 +8,7 @@ right by the merge.
     version 8 (ours)   a=1 b=2          a live update of b was mirrored meanwhile
     found              a=9 b=1          closest to version 7: a=9 is an edit, b=1 is a stale copy
 
+Closest by our marks first, then by count; docs/decisions/stale-copies.md tells why, and how it can fail.
 Pure: times come in as arguments.
 """
 
