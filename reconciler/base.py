@@ -54,6 +54,13 @@ class Entry(NamedTuple):
     value: Field
 
 
+class Clean(NamedTuple):
+    """A file that need not be read again: its identity, and the sections that stayed out of what it says."""
+
+    identity: Identity
+    local_sections: tuple[str, ...]
+
+
 class Conflict(NamedTuple):
     """A value that lost to a write which had not seen it."""
 
@@ -67,7 +74,7 @@ class Conflict(NamedTuple):
 class Memory:
     """Everything remembered, as one value. `empty` before the first round.
 
-    `clean`: the identity of a `context.json` that says exactly `file`, without problems.
+    `clean`: the `context.json` that says exactly `file`, without problems.
     `file`: what `context.json` said last, each field with the stamp it had then.
     `versions`: agent to the last version known in Redis, so that a refilled server goes on counting.
     """
@@ -79,7 +86,7 @@ class Memory:
     manifests: Known = field(default_factory=lambda: Known({}, {}))
     journal: tuple[Entry, ...] = ()
     epoch: str = ""
-    clean: Identity | None = None
+    clean: Clean | None = None
     empty: bool = True
 
 
@@ -108,7 +115,7 @@ class Base:
                 manifests=_known(db),
                 journal=tuple(_journal(db)),
                 epoch=meta.get("epoch", ""),
-                clean=Identity(*clean) if clean else None,
+                clean=Clean(Identity(*clean[0]), tuple(clean[1])) if clean else None,
                 empty="round" not in meta,
             )
 

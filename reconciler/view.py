@@ -54,8 +54,7 @@ def look(workspace: Workspace, options: Options) -> View:
     memory = workspace.base.load()
     wanted = desired.read(settings, memory, now)
     live = workspace.store.observe(memory.merged)
-    skew = int(settings.max_skew.total_seconds() * 1_000_000)
-    merged, late = join(memory, wanted, live, options.first_run or settings.first_run, skew)
+    merged, late = join(settings, memory, wanted, live, options.first_run or settings.first_run)
     clashes = _drop_clashes(merged, memory)
     pruned = _pruned(memory, wanted, live) if options.prune else frozenset()
     for agent in pruned:
@@ -65,13 +64,13 @@ def look(workspace: Workspace, options: Options) -> View:
 
 
 def join(
-    memory: Memory, wanted: Desired, live: Live, first_run: str, max_skew: int
+    settings: Settings, memory: Memory, wanted: Desired, live: Live, first_run: str
 ) -> tuple[dict[str, dict[str, Field]], list[str]]:
     """Every replica merged, policies on top; and the agents whose stamps were in the future.
 
     On a first run nothing is deleted, and undated values are weak (DESIGN §5.4).
     """
-    file_edits: State = wanted.context.edits.state
+    file_edits = without_local(settings, wanted.context.edits.state)
     declared: State = wanted.declared.edits
     live_state = live.state
     if memory.empty:
@@ -82,7 +81,7 @@ def join(
     for entry in memory.journal:
         journal = merge(journal, {entry.agent: {entry.field: entry.value}})
     ours = merge(memory.merged, journal, file_edits, declared)
-    late = _clamp(ours, live, max_skew)
+    late = _clamp(ours, live, int(settings.max_skew.total_seconds() * 1_000_000))
     merged = merge(ours, live_state)
     merged = merge(merged, seeds_only(wanted.declared.seeds, [merged]))
     return with_times(pin(merged, wanted.declared.pins)), late
@@ -156,13 +155,22 @@ def compare(settings: Settings, view: View) -> Plan:
     """The plan: one diff for each side, less what must not be written now."""
     live, wanted = view.live, view.desired
     problems = [*wanted.problems, *live.problems, *view.clashes]
-    to_live = diff(live.state, view.merged, "redis") if live.up else []
-    to_file = diff(wanted.context.state, view.merged, "file")
+    shared = without_local(settings, view.merged)
+    to_live = diff(live.state, shared, "redis") if live.up else []
+    to_file = diff(wanted.context.state, shared, "file")
     broken = _check_contexts(settings, wanted, view.merged, problems)
     held: list[Withheld] = []
     changes = [change for change in to_live if _allowed(change, _live_block(change, live, broken), held)]
     changes += [change for change in to_file if _allowed(change, _file_block(change, wanted, broken), held)]
     return make_plan(changes, withheld=held, notes=_notes(view), problems=problems, redis_up=live.up)
+
+
+def without_local(settings: Settings, state: State) -> State:
+    """A state without the sections that describe this machine: they neither leave its file nor come into it."""
+    if not state.get(SHARED, {}).keys() & set(settings.local_sections):
+        return state
+    kept = {name: value for name, value in state[SHARED].items() if name not in settings.local_sections}
+    return {**state, SHARED: kept}
 
 
 def _allowed(change: Change, reason: str, held: list[Withheld]) -> bool:

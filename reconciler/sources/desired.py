@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .. import files
-from ..base import Memory
+from ..base import Clean, Memory
 from ..edits import FILE, Edits, Reference, Seen, Values, Version, find_edits, undo_of
 from ..errors import InputError, Place, Problem
 from ..settings import Settings
@@ -38,7 +38,7 @@ class ContextSource:
     state: State
     versions: tuple[Version, ...] = ()
     emptied: bool = False
-    clean: files.Identity | None = None
+    clean: Clean | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,9 @@ def read(settings: Settings, memory: Memory, now: int) -> Desired:
 
 def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource:
     path = settings.context_file
-    if memory.clean is not None and files.identify(path) == memory.clean:
-        return ContextSource(None, memory.clean, Edits(), memory.file, clean=memory.clean)
+    seen = files.identify(path)
+    if seen is not None and memory.clean == Clean(seen, settings.local_sections):
+        return ContextSource(None, seen, Edits(), memory.file, clean=memory.clean)
     found = files.read(path, context_file.MAX_BYTES)
     if found is None:
         if not path.parent.is_dir() and path.parent.exists():
@@ -90,7 +91,7 @@ def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource
     context = parse(settings, data)
     source = read_version(context, identity, memory, now)
     quiet = identity.mtime_ns // 1000 < now - manifests.RACY and not context.problems and not source.emptied
-    return replace(source, clean=identity if quiet else None)
+    return replace(source, clean=Clean(identity, settings.local_sections) if quiet else None)
 
 
 def parse(settings: Settings, data: bytes) -> Context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,17 @@ def test_a_symlinked_folder_stays_one(desk: Desk) -> None:
     desk.apply()
     assert (desk.root / "shared_memory").is_symlink()
     assert json.loads((elsewhere / "context.json").read_bytes())["agents"]["mary"]["status"] == "busy"
+
+
+def test_a_section_that_becomes_local_stays_in_each_file_and_is_no_deletion(desk: Desk) -> None:
+    """What `local_sections` names never leaves the file and never comes into it, also when the setting changes."""
+    desk.save({**six_agents(), "tools": {"jq": "/usr/bin/jq"}})
+    desk.apply()
+    desk.later(60)
+    desk.apply()
+    desk.settings = replace(desk.settings, local_sections=("paths", "tools"))
+    desk.redis.hset("memory:shared", "tools", '{"jq": "of another machine"}')
+    assert desk.apply().exit_code == 0
+    assert json.loads(desk.path.read_bytes())["tools"] == {"jq": "/usr/bin/jq"}
+    assert json.loads(desk.redis.hget("memory:shared", "tools")) == {"jq": "of another machine"}
+    assert desk.diff().in_sync
