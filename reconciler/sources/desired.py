@@ -7,6 +7,7 @@ is named in the problems, and what it said last stands in.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .. import files
 from ..base import Clean, Memory
@@ -77,9 +78,8 @@ def read(settings: Settings, memory: Memory, now: int) -> Desired:
 
 def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource:
     path = settings.context_file
-    seen = files.identify(path)
-    if seen is not None and memory.clean == Clean(seen, settings.local_sections):
-        return ContextSource(None, seen, Edits(), memory.file, clean=memory.clean)
+    if memory.clean is not None and _is_still(path, memory.clean, settings):
+        return ContextSource(None, memory.clean.identity, Edits(), memory.file, clean=memory.clean)
     found = files.read(path, context_file.MAX_BYTES)
     if found is None:
         if not path.parent.is_dir() and path.parent.exists():
@@ -92,6 +92,14 @@ def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource
     source = read_version(context, identity, memory, now)
     quiet = identity.mtime_ns // 1000 < now - manifests.RACY and not context.problems and not source.emptied
     return replace(source, clean=Clean(identity, settings.local_sections) if quiet else None)
+
+
+def _is_still(path: Path, clean: Clean, settings: Settings) -> bool:
+    """Whether the file is the one that need not be read; one that cannot be looked at is left to the reading."""
+    try:
+        return files.identify(path) == clean.identity and clean.local_sections == settings.local_sections
+    except OSError:
+        return False
 
 
 def parse(settings: Settings, data: bytes) -> Context:
