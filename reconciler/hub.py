@@ -125,7 +125,7 @@ class UnifiedMemoryHub:
 
     def get_agent(self, agent: str) -> dict[str, Any]:
         """One agent's record in the shape of `context.json`. Raises NotFound."""
-        return dict(decode(record_to_text(present(self._known(agent)))))
+        return dict(decode(self.agent_text(agent)))
 
     def get_unified_context(self) -> dict[str, Any]:
         """The shape of `context.json`, with live values: `{"agents": {...}, <section>: ...}`."""

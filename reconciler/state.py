@@ -218,13 +218,8 @@ def present(agent: Agent) -> dict[str, str]:
     return {name: field.text for name, field in agent.items() if field.text is not None}
 
 
-def agent_to_text(agent: Agent) -> str:
-    """One agent's record as JSON text in the shape of `context.json`; `context` is always an object there."""
-    return record_to_text(present(agent))
-
-
 def record_to_text(values: Mapping[str, str]) -> str:
-    """A record's fields as one JSON object: `context.<key>` gathered under `context`."""
+    """A record's fields as one JSON object in the shape of `context.json`: `context.<key>` gathered under `context`."""
     plain = [f"{encode(name)}:{text}" for name, text in values.items() if not name.startswith(CONTEXT)]
     context = [
         f"{encode(name.removeprefix(CONTEXT))}:{text}" for name, text in values.items() if name.startswith(CONTEXT)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reconciler import schema
+from reconciler import UnifiedMemoryHub, schema
 from reconciler.errors import Place
 from tests.story.desk import Desk, set_age, six_agents
 from tests.waiting import wait_until
@@ -182,3 +182,15 @@ def test_a_section_that_becomes_local_stays_in_each_file_and_is_no_deletion(desk
     assert json.loads(desk.path.read_bytes())["tools"] == {"jq": "/usr/bin/jq"}
     assert json.loads(desk.redis.hget("memory:shared", "tools")) == {"jq": "of another machine"}
     assert desk.diff().in_sync
+
+
+def test_the_python_class_reads_what_it_wrote(desk: Desk) -> None:
+    """Keys are merged, the status is left alone, and the whole memory has the shape of the file."""
+    desk.save(six_agents())
+    desk.apply()
+    with UnifiedMemoryHub(settings=desk.settings) as hub:
+        done = hub.update_agent_context("mary", {"task": {"id": 7}})
+        assert (done.won, done.store) == (("context.task",), "redis")
+        mary = hub.get_agent("mary")
+        assert (mary["status"], mary["context"]) == ("active", {"task": {"id": 7}})
+        assert hub.get_unified_context()["agents"]["mary"] == mary
