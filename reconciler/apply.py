@@ -8,16 +8,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from . import files
-from .base import Conflict, Memory
-from .edits import Version, undo_of
+from .base import Conflict, Memory, part
+from .edits import FILE, UNSEEN, Version, undo_of
 from .errors import InputError
 from .plan import Change
 from .settings import Settings
 from .sources import context_file, desired
-from .sources.context_file import Context
 from .sources.manifests import Known
+from .sources.pieces import Draft
 from .stamp import format_time
 from .state import Field, State, encode
 from .store import Live, LiveAgent, Put, Write, Written
@@ -26,50 +27,65 @@ from .view import View
 from .workspace import Workspace
 
 
-def remember(workspace: Workspace, view: View) -> tuple[Memory, str | None]:
-    """Commit what is about to be written, and the text `context.json` will have (None: it stays as it is).
+class Rewrite(NamedTuple):
+    """The version of `context.json` that a round puts in place."""
+
+    draft: Draft
+    data: bytes
+
+
+def remember(workspace: Workspace, view: View) -> tuple[Memory, Rewrite | None]:
+    """Commit what is about to be written, and `context.json` as it will be (None: it stays as it is).
 
     Before the writes, so that a crash between them is told from an edit: a file that still holds the older
     version is then a carry-over, put right by the next round.
     """
     before, source = view.memory, view.desired.context
     changes = view.plan.towards("file")
-    text: str | None = None
+    if source.edits.latest and before.file_versions and before.file_versions[0].written == UNSEEN:
+        workspace.base.placed(view.now)  # a crash kept this from being noted
+    rewrite: Rewrite | None = None
     state, versions = source.state, list(source.versions)
     if "" in view.desired.unreadable:
         state = before.file
     elif changes or source.identity is None:
-        text = _render(workspace.settings, view, changes)
-        context = desired.parse(workspace.settings, text.encode())
-        state = desired.file_state(context.values, view.merged)
+        rewrite = _rewrite(workspace, view, changes)
+        context = rewrite.draft.context
+        names = before.names
+        values = context.values if names is None else part(context.values, {*names, FILE})
+        state = desired.file_state(values, view.merged)
         state |= desired.standing_in(context, before)
         replaced = before.file if source.emptied else source.state
-        versions.append(Version(view.now, True, undo_of(replaced, state)))
+        versions.append(Version(UNSEEN, True, undo_of(replaced, state)))
     after = Memory(
         merged=_keep(view, workspace.settings),
         versions=_versions(before, view.live),
         file=state,
-        clean=source.clean if text is None else None,
+        clean=source.clean if rewrite is None else None,
         manifests=Known(view.desired.loaded.files, view.desired.declared.fields),
         epoch=view.live.epoch or before.epoch,
         empty=False,
+        names=before.names,
     )
     if _differs(before, after) or versions:
         conflicts = _conflicts(view)
         files.private_folder(workspace.settings.folder)
         workspace.base.save(before, after, now=view.now, new_versions=versions, conflicts=conflicts)
-    return after, text
+    workspace.sources.settle()
+    return after, rewrite
 
 
-def _render(settings: Settings, view: View, changes: Mapping[str, Mapping[str, Change]]) -> str:
-    context = view.desired.context.context or _read_again(settings)
-    return context_file.render(context, changes, view.merged, encode(format_time(view.now)))
-
-
-def _read_again(settings: Settings) -> Context:
-    """The file that was not read because it had not changed; if it has by now, the swap will find out."""
-    found = files.read(settings.context_file, context_file.MAX_BYTES)
-    return desired.parse(settings, found[0] if found else context_file.NEW.encode())
+def _rewrite(workspace: Workspace, view: View, changes: Mapping[str, Mapping[str, Change]]) -> Rewrite:
+    """The file with the changes in it: only the changed places where that tells, else written and read anew."""
+    settings = workspace.settings
+    draft = workspace.sources.draft(settings, view.desired.context)
+    time = encode(format_time(view.now))
+    before = draft.context
+    context = draft.edited(changes, view.merged, time)
+    if context is not None:
+        return Rewrite(draft, context.text.encode())
+    data = context_file.render(before, changes, view.merged, time).encode()
+    return Rewrite(Draft(desired.parse(settings, data)), data)
 
 
 def _keep(view: View, settings: Settings) -> State:
@@ -143,18 +159,20 @@ def _write(agent: str, changes: Mapping[str, Change], live: LiveAgent, floor: in
     return Write(agent, restoring(live, puts), floor=floor, seen=seen)
 
 
-def write_file(workspace: Workspace, view: View, memory: Memory, text: str | None) -> bool:
+def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Rewrite | None) -> bool:
     """Put the new `context.json` in place; whether the round must start again because the file moved."""
-    if text is None:
+    if rewrite is None:
         return False
     path = workspace.settings.context_file
     path.parent.mkdir(exist_ok=True)
     try:
-        done = files.replace(path, text.encode(), view.desired.context.identity)
+        done = files.replace(path, rewrite.data, view.desired.context.identity)
     except files.Moved:
         source = view.desired.context
         workspace.base.unwrite(memory, view.memory.file if source.emptied else source.state)
         return True
+    workspace.base.placed(view.now)
+    workspace.sources.wrote(rewrite.draft, done.identity, rewrite.data)
     if done.displaced is None:
         return False
     _take_displaced(workspace, done, memory)

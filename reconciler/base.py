@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
-from .edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, Version
+from .edits import FILE, KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, UNSEEN, Version
 from .errors import ReconcilerError
 from .files import Identity
+from .merge import merge_agent
 from .sources.manifests import File, Known, Manifest
 from .state import Agent, Field, State
 
@@ -74,6 +75,7 @@ class Conflict(NamedTuple):
 class Memory:
     """Everything remembered, as one value. `empty` before the first round.
 
+    `names`: the agents that this is about, None for all of them.
     `clean`: the `context.json` that says exactly `file`, without problems.
     `file`: what `context.json` said last, each field with the stamp it had then.
     `versions`: agent to the last version known in Redis, so that a refilled server goes on counting.
@@ -88,6 +90,20 @@ class Memory:
     epoch: str = ""
     clean: Clean | None = None
     empty: bool = True
+    names: frozenset[str] | None = None
+
+    def only(self, names: frozenset[str], paths: Iterable[str]) -> Memory:
+        """What is remembered of these agents and of these manifest files; of anything else, nothing is told."""
+        known = Known(part(self.manifests.files, paths), part(self.manifests.fields, names))
+        return replace(
+            self, merged=part(self.merged, names), versions=part(self.versions, names),
+            file=part(self.file, {*names, FILE}), manifests=known, names=names,
+        )  # fmt: skip
+
+
+def part(whole: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
+    """The entries that there are of these names."""
+    return {name: whole[name] for name in names if name in whole}
 
 
 class Base:
@@ -95,6 +111,7 @@ class Base:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.db"
+        self._placed: int | None = None
 
     def load(self) -> Memory:
         if not self.path.exists():
@@ -133,6 +150,7 @@ class Base:
         The journal entries in `before` that `after` lacks are done with; others may have come meanwhile and stay.
         """
         with self._open() as db:
+            self._note_placed(db)
             _save_rows(db, "agent", _with_versions(before), _with_versions(after), lambda row: (_dump(row[0]), row[1]))
             _save_rows(db, "file", before.file, after.file, lambda fields: (_dump(fields),))
             _save_rows(db, "manifest_file", before.manifests.files, after.manifests.files, _dump_file)
@@ -159,11 +177,25 @@ class Base:
             facts = {"epoch": after.epoch, "clean": json.dumps(after.clean), "round": "1"}
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
+    def placed(self, at: int) -> None:
+        """The newest version of `context.json` is in place since `at` (µs); before, nobody can have seen it."""
+        self._placed = at
+        with self._open() as db:
+            self._note_placed(db)
+
+    def _note_placed(self, db: sqlite3.Connection) -> None:
+        if self._placed is not None:
+            db.execute("UPDATE file_version SET written = ? WHERE written = ?", (self._placed, UNSEEN))
+            self._placed = None
+
     def unwrite(self, memory: Memory, file: State) -> None:
         """Forget the newest version of `context.json`: it never came to be. `file` is what was read there instead."""
         with self._open() as db:
             _save_rows(db, "file", memory.file, file, lambda fields: (_dump(fields),))
             db.execute("DELETE FROM file_version WHERE id = (SELECT max(id) FROM file_version)")
+
+    def close(self) -> None:
+        """Let go of the database, where it is kept open."""
 
     def version(self, agent: str) -> int:
         """The last version known in Redis of one agent; 0 for none."""
@@ -172,6 +204,40 @@ class Base:
         with self._open(read_only=True) as db:
             row = None if _is_new(db) else db.execute("SELECT version FROM agent WHERE name = ?", (agent,)).fetchone()
         return int(row[0]) if row else 0
+
+    def journal(self) -> tuple[Entry, ...]:
+        """The writes that wait, oldest first."""
+        if not self.path.exists():
+            return ()
+        with self._open(read_only=True) as db:
+            return () if _is_new(db) else tuple(_journal(db))
+
+    def known(self, agent: str) -> Agent:
+        """What is remembered of one agent, with what waits in the journal."""
+        if not self.path.exists():
+            return {}
+        with self._open(read_only=True) as db:
+            row = None if _is_new(db) else db.execute("SELECT merged FROM agent WHERE name = ?", (agent,)).fetchone()
+            waiting = [] if _is_new(db) else [entry for entry in _journal(db) if entry.agent == agent]
+        fields = _fields(row[0]) if row else {}
+        for entry in waiting:
+            fields = merge_agent(fields, {entry.field: entry.value})
+        return fields
+
+    def owes(self) -> bool:
+        """Whether writes were made on files only that Redis has perhaps not learnt yet."""
+        if not self.path.exists():
+            return False
+        with self._open(read_only=True) as db:
+            return not _is_new(db) and bool(db.execute("SELECT 1 FROM meta WHERE key = 'owing'").fetchone())
+
+    def owe(self, owing: bool) -> None:
+        """Note it, or that Redis has learnt them."""
+        statement = (
+            "INSERT OR REPLACE INTO meta VALUES ('owing', '1')" if owing else "DELETE FROM meta WHERE key = 'owing'"
+        )
+        with self._open() as db:
+            db.execute(statement)
 
     def append_journal(self, state: State) -> None:
         """Keep writes until a round has merged them; on disk when this returns."""
@@ -186,9 +252,14 @@ class Base:
     @contextmanager
     def _open(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction; committed at the end, rolled back on any error."""
+        with self._reported(), closing(self._connect(read_only)) as db, db:
+            yield db
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Say the database's errors in this program's words."""
         try:
-            with closing(self._connect(read_only)) as db, db:
-                yield db
+            yield
         except sqlite3.OperationalError as error:
             hint = "see that the folder belongs to you and the disk is not full"
             raise ReconcilerError(f"{self.path}: {error}", hint=hint) from None
@@ -200,7 +271,7 @@ class Base:
         if read_only and not self.path.with_name("state.db-journal").exists():
             quoted = self.path.absolute().as_uri()
             return sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=5)
-        db = sqlite3.connect(self.path, timeout=5)
+        db = sqlite3.connect(self.path, timeout=5, check_same_thread=False)  # one at a time, whichever
         self.path.chmod(0o600)
         db.execute("PRAGMA synchronous = FULL")
         found = _schema_version(db)
@@ -211,6 +282,130 @@ class Base:
             hint = "use that version, or move the file away"
             raise ReconcilerError(f"{self.path} was written by another version of this program", hint=hint)
         return db
+
+
+class WarmBase(Base):
+    """The database as the one process sees it that holds the workspace's lock: nobody else writes it, but for
+    the journal, so what it says is kept. `save` takes parts (`Memory.only`) as well. One thread at a time, one
+    connection; one who let go of the lock in between calls `refresh` first."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._memory: Memory | None = None
+        self._db: sqlite3.Connection | None = None
+        self._inode = self._seen = -1
+
+    def load(self) -> Memory:
+        """As it is kept; writes that others have put into the journal are noticed."""
+        if self._memory is None or self._moved():
+            self._memory = super().load()
+            self._seen = self._data_version()
+        elif self._seen != (seen := self._data_version()):
+            with self._open() as db:
+                self._memory = replace(self._memory, journal=tuple(_journal(db)))
+            self._seen = seen
+        return self._memory
+
+    def refresh(self) -> None:
+        """Believe nothing that was kept if anybody has written since."""
+        if self._memory is not None and (self._moved() or self._seen != self._data_version()):
+            self._memory = self._placed = None
+
+    def save(
+        self,
+        before: Memory,
+        after: Memory,
+        *,
+        now: int,
+        new_versions: Iterable[Version] = (),
+        conflicts: Iterable[Conflict] = (),
+    ) -> None:
+        added = list(new_versions)
+        super().save(before, after, now=now, new_versions=added, conflicts=conflicts)
+        known = self._memory or Memory()
+        versions = _trimmed([*reversed(added), *known.file_versions], now)
+        whole = _whole(known, before, after)
+        done = {entry.id for entry in before.journal}
+        journal = tuple(entry for entry in known.journal if entry.id not in done)
+        self._memory = replace(whole, file_versions=versions, journal=journal)
+
+    def unwrite(self, memory: Memory, file: State) -> None:
+        super().unwrite(memory, file)
+        known = self._memory or Memory()
+        restored = _folded(known.file, memory.file, file)
+        self._memory = replace(known, file=restored, file_versions=list(known.file_versions)[1:])
+
+    def placed(self, at: int) -> None:
+        """Known at once; it is written with the next save, or at the end."""
+        self._placed = at
+        if self._memory is not None:
+            newest = [version._replace(written=at) for version in self._memory.file_versions[:1]]
+            self._memory = replace(self._memory, file_versions=[*newest, *self._memory.file_versions[1:]])
+
+    def append_journal(self, state: State) -> None:
+        super().append_journal(state)
+        self._seen = -1
+
+    def close(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error), self._db:  # a round that finds the file as it is notes it too
+                self._note_placed(self._db)
+            self._db.close()
+            self._db = None
+
+    def _moved(self) -> bool:
+        """Whether somebody took the file away, or put another one in its place."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _data_version(self) -> int:
+        """Changes when another connection has committed something."""
+        if self._db is None:
+            return -1
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextmanager
+    def _open(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
+        if self._moved():
+            self.close()
+        with self._reported():
+            if self._db is None:
+                self._db = self._connect(read_only=False)
+                self._inode = self.path.stat().st_ino
+            with self._db as db:
+                yield db
+
+
+def _whole(known: Memory, before: Memory, after: Memory) -> Memory:
+    """Everything remembered, with what differs between `before` and `after` changed."""
+    manifests = Known(
+        _folded(known.manifests.files, before.manifests.files, after.manifests.files),
+        _folded(known.manifests.fields, before.manifests.fields, after.manifests.fields),
+    )
+    return replace(
+        after, merged=_folded(known.merged, before.merged, after.merged),
+        versions=_folded(known.versions, before.versions, after.versions),
+        file=_folded(known.file, before.file, after.file), manifests=manifests, names=None,
+    )  # fmt: skip
+
+
+def _folded(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str, T]) -> dict[str, T]:
+    """Exactly what `_save_rows` writes: what differs, and nothing that both have in common. A version of the file
+    that was taken back (`unwrite`) is in both."""
+    changed = {**whole, **{name: value for name, value in after.items() if before.get(name) != value}}
+    for name in before.keys() - after.keys():
+        changed.pop(name, None)
+    return changed
+
+
+def _trimmed(versions: list[Version], now: int) -> list[Version]:
+    """Newest first, without those that no stale copy can have been made from any more; as `save` keeps them."""
+    kept = versions[:KEEP_MOST]
+    while len(kept) > KEEP_VERSIONS and kept[-1].written < now - KEEP_SPAN:
+        kept.pop()
+    return kept
 
 
 _make = tuple.__new__  # a NamedTuple's own constructor takes three times as long

@@ -10,18 +10,22 @@ with one replica missing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
+from . import files
 from .apply import remember, remember_written, write_file, write_live
-from .errors import Refused, StoreAway
-from .plan import Limit, Plan, guard, what_moved
+from .base import Memory
+from .errors import Problem, Refused, StoreAway
+from .plan import Limit, Plan, deleted_agents, guard, what_moved
 from .settings import Settings
 from .state import State
-from .store import AwayStore
-from .view import Options, View, look
+from .store import AwayStore, Written
+from .view import ALL, Options, Scope, View, look
 from .workspace import Workspace
 
-__all__ = ["Options", "Round", "reconcile", "reconcile_or_away"]
+__all__ = ["Options", "Round", "Scope", "reconcile", "reconcile_or_away"]
 
 ATTEMPTS = 5
 """How often a round starts again because a file or a hash changed under it; what is left, the next one does."""
@@ -29,11 +33,19 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round did: the plan it carried out, the state that came of it, and what was refused."""
+    """What a round did: the plan it carried out, the state that came of it, and what was refused.
+
+    `merged` holds the agents it was about (`names`, None for all). `again`: the agents that the next round must
+    look at: left alone because somebody is writing, refused, or moving faster than the round. `found`: what is
+    wrong with agents rather than with sources; a round about other agents does not find it again.
+    """
 
     plan: Plan
     merged: State
     refused: tuple[str, ...] = ()
+    names: frozenset[str] | None = None
+    again: frozenset[str] = frozenset()
+    found: tuple[Problem, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -43,7 +55,7 @@ class Round:
         return 0 if self.plan.redis_up else 5
 
 
-def reconcile(workspace: Workspace, options: Options = Options()) -> Round:
+def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope = ALL) -> Round:
     """One round: observe, validate, merge, plan, guard, apply, remember.
 
     Starts again when a file or a hash changed between being read and being written. The plan returned is the
@@ -51,41 +63,55 @@ def reconcile(workspace: Workspace, options: Options = Options()) -> Round:
     """
     first: Plan | None = None
     for _ in range(ATTEMPTS):
-        view = look(workspace, options)
+        view = look(workspace, options, scope)
         first = first or view.plan
         if options.dry:
             return Round(first, view.merged)
-        check_guards(workspace.settings, view, options)
-        memory, text = remember(workspace, view)
+        check_guards(workspace, view, options)
+        memory, rewrite = remember(workspace, view)
         written = write_live(workspace, view, memory)
-        moved = write_file(workspace, view, memory, text)
+        moved = write_file(workspace, view, memory, rewrite)
         memory = remember_written(workspace, view, memory, written)
-        options = replace(options, reviewed=None)
-        if not moved and not any(answer.foreign or "o" in answer.flags.lower() for answer in written.values()):
+        options, scope = replace(options, reviewed=None), replace(scope, agents=memory.names)
+        unsettled = {agent for agent, answer in written.items() if answer.foreign or "o" in answer.flags.lower()}
+        if not moved and not unsettled:
             break
-    refused = tuple(f"{agent}: {answer.refused}" for agent, answer in sorted(written.items()) if answer.refused)
-    return Round(_with_problems(first, view.plan), memory.merged, refused)
+    return _done(view, replace(first or view.plan, problems=view.plan.problems, withheld=view.plan.withheld),
+                 memory, written, frozenset(unsettled if not moved else view.merged))  # fmt: skip
 
 
-def reconcile_or_away(workspace: Workspace, options: Options = Options()) -> Round:
+def _done(view: View, plan: Plan, memory: Memory, written: Mapping[str, Written], unsettled: frozenset[str]) -> Round:
+    refused = {agent: answer.refused for agent, answer in sorted(written.items()) if answer.refused}
+    again = view.resting | unsettled | refused.keys()
+    found = tuple(problem for problem in view.plan.problems if problem not in view.desired.problems)
+    lines = tuple(f"{agent}: {why}" for agent, why in refused.items())
+    return Round(plan, memory.merged, lines, memory.names, again, found)
+
+
+def reconcile_or_away(workspace: Workspace, options: Options = Options(), scope: Scope = ALL) -> Round:
     """One round; when Redis goes away in the middle of it, the rest of it on files."""
     try:
-        return reconcile(workspace, options)
+        return reconcile(workspace, options, scope)
     except StoreAway as reason:
-        return reconcile(replace(workspace, store=AwayStore(reason)), options)
+        return reconcile(replace(workspace, store=AwayStore(reason)), options, scope)
 
 
-def check_guards(settings: Settings, view: View, options: Options) -> None:
+def check_guards(workspace: Workspace, view: View, options: Options) -> None:
     """Refuse what deletes too much or is not what was reviewed. Raises Refused."""
     if options.reviewed is not None:
         moved = what_moved(options.reviewed, view.plan)
         if moved:
             raise Refused("the plan is not the reviewed one:\n  " + "\n  ".join(moved), hint="review a new diff")
-    if not options.force:
-        limit = Limit.parse(options.max_deletes or settings.max_deletes)
-        guard(view.memory.merged, view.merged, view.pruned, limit)
+    before = view.memory.merged
+    if options.force or not deleted_agents(before, view.merged):
+        return
+    limit = Limit.parse(options.max_deletes or workspace.settings.max_deletes)
+    whole = before if view.memory.names is None else workspace.base.load().merged
+    guard(whole, {**whole, **view.merged}, view.pruned, limit)
 
 
-def _with_problems(first: Plan | None, last: Plan) -> Plan:
-    assert first is not None
-    return replace(first, problems=last.problems, withheld=last.withheld)
+def back_up(settings: Settings, done: Round) -> None:
+    """The day's copy of `context.json`, unless it is there already or the file cannot be read."""
+    if settings.backups and settings.context_file.exists() and "context.json" not in str(done.plan.errors):
+        folder = settings.folder / "backups"
+        files.backup(settings.context_file, folder, datetime.now().astimezone().date(), settings.backups)

@@ -30,6 +30,9 @@ KEEP_MOST = 2_000
 """Whatever their age: one who rewrites the file 20 times a second must not make every round slower."""
 
 TIMES = (LAST_UPDATE, "last_seen")
+UNSEEN = 1 << 62
+"""When a version was written that nobody can have seen: it is not in place yet, or a crash kept it from there."""
+
 FILE = "@file"
 """Holds the file's own `last_update` and `version` among its values: they help to recognise a stale copy."""
 
@@ -44,7 +47,10 @@ set these times keeps them, and they tell for certain which of our versions thei
 
 
 class Version(NamedTuple):
-    """One version of the file, newest first in lists. `undo`: what the fields that changed in it were before."""
+    """One version of the file, newest first in lists. `undo`: what the fields that changed in it were before.
+
+    `written` in µs since 1970 UTC, UNSEEN until one of ours is known to be in place.
+    """
 
     written: int
     ours: bool
@@ -62,26 +68,34 @@ class Seen(NamedTuple):
 class Edits:
     """What a file really says. `undated`: edits without a declared time, which on a first run lose to live.
 
-    `gone`: agents that base knew there and the file lacks. `stale`: agents whose record is an old copy.
+    `gone`: agents that base knew there and the file lacks. `stale`: agents whose record is an old copy. `latest`:
+    the file was made from the latest version, so that one was in place.
     """
 
     state: dict[str, dict[str, Field]] = field(default_factory=dict)
     undated: frozenset[Key] = frozenset()
     gone: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    latest: bool = False
 
 
 class Reference:
-    """A file's known versions: the latest one, and how to walk back from it."""
+    """A file's known versions: the latest one, and how to walk back from it. `changed`: the agents that are known to
+    be all that differs from the latest, None when nothing is known."""
 
-    def __init__(self, latest: State, versions: Sequence[Version] = ()) -> None:
-        self.latest, self.versions = latest, versions
+    def __init__(self, latest: State, versions: Sequence[Version] = (), changed: frozenset[str] | None = None) -> None:
+        self.latest, self.versions, self.changed = latest, versions, changed
         self._undone: dict[Key, Field | None] = {}
         self._marks: dict[str, bool] = {}
 
     def get(self, agent: str, name: str) -> Field | None:
         key = (agent, name)
         return self._undone[key] if key in self._undone else self.latest.get(agent, {}).get(name)
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether the version that was chosen is the latest one."""
+        return not self._undone
 
     def agents(self) -> set[str]:
         """The agents that had any value in the version the file was made from."""
@@ -160,16 +174,23 @@ class Reference:
                     differing.add((agent, name))
             yield differing
 
+    def _compared(self, agents: Iterable[str]) -> Iterable[str]:
+        """Of these agents those that can differ."""
+        if self.changed is None:
+            return agents
+        return sorted(self.changed | {agent for agent, _ in self._undone})
+
     def _differing(self, found: Values) -> Iterator[Key]:
-        for agent, values in found.items():
+        for agent in self._compared(found):
+            values = found.get(agent, {})
             known = self.latest.get(agent, {})
             for name, text in values.items():
                 old = self._undone[(agent, name)] if (agent, name) in self._undone else known.get(name)
                 if old is None or not same_value(name, old.text, text):
                     yield agent, name
-        for agent, fields in self.latest.items():
+        for agent in self._compared(self.latest):
             values = found.get(agent, {})
-            for name in fields:
+            for name in self.latest.get(agent, {}):
                 if name not in values and self.get(agent, name) is not None:
                     yield agent, name
         for (agent, name), old in self._undone.items():
@@ -215,7 +236,7 @@ def find_edits(found: Values, reference: Reference, seen: Seen, *, by: str, skip
         }
         if declared is None:
             undated.update((agent, name) for name in names)
-    return Edits(state, frozenset(undated), tuple(gone), tuple(stale))
+    return Edits(state, frozenset(undated), tuple(gone), tuple(stale), reference.is_latest)
 
 
 def stamp_edit(name: str, text: str | None, was: Field | None, at: int, by: str) -> Field:

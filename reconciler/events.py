@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ReconcilerError
-from .state import NotJson, decode, encode
+from .state import NotJson, decode, encode, minify
 
 CHANNEL = "memory:updates"
 CONTEXT_UPDATE = "context_update"
 AGENT_DELETED = "agent_deleted"
+PRIORITIES = ("high", "normal", "low")
 
 
 class Foreign(ReconcilerError):
@@ -28,7 +29,10 @@ def agent_channel(agent: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One message. `version` is 0 and `changes` empty for what `publish_update` says without a write."""
+    """One message. `version` is 0 and `changes` empty for what `publish_update` says without a write.
+
+    `priority` is one of PRIORITIES: what a subscriber that fell behind should look at first.
+    """
 
     agent: str
     event: str
@@ -38,7 +42,10 @@ class Event:
     origin: str = ""
     changes: tuple[dict[str, Any], ...] = ()
     replayed: bool = False
+    priority: str = "normal"
     more: dict[str, Any] = field(default_factory=dict)
+    source: str = field(default="", compare=False, repr=False)
+    """The message it was read from."""
 
     @property
     def id(self) -> str:
@@ -58,8 +65,11 @@ class Event:
                 "id": self.id,
                 "version": self.version,
                 "origin": self.origin,
+                "priority": self.priority,
                 "changes": list(self.changes),
             }
+        else:
+            plain["priority"] = self.priority
         if self.replayed:
             plain["replayed"] = True
         return plain | {key: value for key, value in self.more.items() if key not in plain}
@@ -68,14 +78,27 @@ class Event:
     def text(self) -> str:
         return encode(self.to_plain())
 
+    @property
+    def line(self) -> str:
+        """JSON on one line: the message it was read from, every token as it was written, and whether replayed."""
+        if not self.source:
+            return self.text
+        line = minify(self.source).strip()
+        if not self.replayed or '"replayed":' in line:
+            return line
+        return line[:-1] + ',"replayed":true}'
 
-_KNOWN = frozenset({"agent", "event", "timestamp", "data", "v", "id", "version", "origin", "changes", "replayed"})
+
+_KNOWN = frozenset(
+    {"agent", "event", "timestamp", "data", "v", "id", "version", "origin", "changes", "replayed", "priority"}
+)
 
 
 def read_event(message: bytes | str) -> Event:
     """An event from a message. Raises Foreign for anything that is not one, however it is broken."""
     try:
-        plain = decode(message if isinstance(message, str) else message.decode())
+        text = message if isinstance(message, str) else message.decode()
+        plain = decode(text)
     except (NotJson, UnicodeDecodeError) as error:
         raise Foreign(f"not an event: {error}") from None
     if not isinstance(plain, dict):
@@ -83,10 +106,15 @@ def read_event(message: bytes | str) -> Event:
     if not all(isinstance(plain.get(key), str) for key in ("agent", "event", "timestamp")):
         raise Foreign("not an event: agent, event or timestamp is missing")
     data, version, changes = plain.get("data", {}), plain.get("version", 0), plain.get("changes", [])
-    if not isinstance(data, dict) or type(version) is not int or not isinstance(changes, list):
+    if not isinstance(data, dict) or type(version) is not int or not _are_changes(changes):
         raise Foreign("not an event: data, version or changes is of the wrong type")
+    priority = plain.get("priority")
     return Event(
         plain["agent"], plain["event"], plain["timestamp"], data, version, str(plain.get("origin", "")),
-        tuple(changes), bool(plain.get("replayed", False)),
-        {key: value for key, value in plain.items() if key not in _KNOWN},
+        tuple(changes), bool(plain.get("replayed", False)), priority if priority in PRIORITIES else "normal",
+        {key: value for key, value in plain.items() if key not in _KNOWN}, text,
     )  # fmt: skip
+
+
+def _are_changes(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(change, dict) for change in value)

@@ -214,11 +214,17 @@ class FileLock:
 
 
 class Lock(FileLock):
-    """One reconciler per workspace: a context manager that raises WorkspaceHeld; the file holds the pid."""
+    """One reconciler per workspace: a context manager that raises WorkspaceHeld; the file holds the pid.
+
+    `seconds`: how long to wait for whoever holds it. Not 0: `holder` of a status command may have it for a moment.
+    """
+
+    def __init__(self, path: Path, seconds: float = 0.05) -> None:
+        super().__init__(path)
+        self.seconds = seconds
 
     def __enter__(self) -> Self:
-        # Not at the first refusal: `holder` of a status command may have it for a moment.
-        if not self.take(seconds=0.05):
+        if not self.take(seconds=self.seconds):
             pid = Lock.holder(self.path)
             who = f"another reconciler (pid {pid})" if pid else "another reconciler"
             raise WorkspaceHeld(

@@ -1,70 +1,99 @@
 """`UnifiedMemoryHub`: the shared memory for Python callers and for the command line.
 
-A write goes to Redis in one round trip; with Redis away it goes to the journal and to `context.json`, and is
-merged when Redis returns. A partial update never drops other keys and never touches `status`.
+A write goes to Redis in one round trip; with Redis away it goes to disk and to `context.json`, and is merged when
+Redis returns. A partial update never drops other keys and never touches `status`.
 """
 
 from __future__ import annotations
 
-import time
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from typing import Any, Self
+from weakref import WeakSet
 
 from . import files
-from .controller import Options, reconcile, reconcile_or_away
+from .base import Base
+from .cache import Cache, by_agent
+from .controller import Options, reconcile_or_away
 from .errors import NotFound, ReconcilerError, StoreAway, StoreError, UsageError, WorkspaceHeld
 from .events import Event
+from .follow import Since
 from .merge import merge_agent
+from .offline import Offline, stamped
+from .rewind import rewind
 from .settings import Settings
+from .sources import desired
+from .sources.desired import Sources
 from .state import (
     CONTEXT,
     LAST_UPDATE,
     SHARED,
     Agent,
     Field,
-    NotJson,
     State,
-    context_field,
     decode,
     encode,
-    is_agent_name,
     present,
     record_to_text,
+    same_value,
 )
-from .store import AwayStore, Live, LiveAgent, Put, Write, Written
+from .store import AwayStore, Live, LiveAgent, LiveStore, Put, Write, Written
+from .subscribe import Subscription
+from .updates import (
+    Update,
+    WriteResult,
+    check_known,
+    check_name,
+    check_priority,
+    make_event,
+    make_update,
+    make_updates,
+    no_agent,
+    unified,
+)
 from .view import look
-from .workspace import Workspace, open_workspace, read_settings
+from .workspace import Workspace, open_workspace, read_settings, wall_clock
 
 TRIES = 8
 """How often a write is repeated because somebody wrote the same hash by hand in between."""
 
+Callback = Callable[[dict[str, Any]], object]
+
 
 @dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What became of a write. `won`: the fields that changed; `stale`: those where a newer value stands.
+class SyncResult:
+    """What one round did. `to_redis`, `to_file`: fields that each side learnt; `store`: "redis", or "file" while Redis
+    is away; `problems`: what could not be read or written. `held_by`: the pid of the reconciler that holds the
+    workspace and does such rounds all the time, so that none was done here; else None."""
 
-    `version`: the agent's version in Redis, 0 when nothing changed there; `store`: "redis", or "file" while
-    Redis is away; `at`: µs since 1970 UTC.
-    """
-
-    agent: str
-    won: tuple[str, ...]
-    stale: tuple[str, ...]
-    version: int
+    to_redis: int
+    to_file: int
     store: str
-    at: int
+    problems: tuple[str, ...] = ()
+    held_by: int | None = None
 
 
 class UnifiedMemoryHub:
     """One workspace's shared memory. A context manager; close it when done.
 
-    `root` and `redis` default as on the command line: LUKA_SOT, REDIS_URL, reconciler.yaml. `warn` takes
-    one-line warnings; with `reading` nothing is created, and nothing can be written. Raises UsageError for a
-    wrong setting, StoreError when Redis refuses for good.
+    `root` and `redis` default as on the command line: LUKA_SOT, REDIS_URL, reconciler.yaml. `warn` takes one-line
+    warnings; with `reading` nothing is created, and nothing can be written. Raises UsageError for a wrong setting,
+    StoreError when Redis refuses for good.
+
+    Safe to share between threads, whose writes run side by side, and with a forked child, which gets connections of
+    its own. No call waits longer than about a second for Redis; the first one that did makes the others answer at
+    once, until it is back. Every method raises UsageError for an argument that is illegal, with the way out.
+
+        >>> with UnifiedMemoryHub() as hub:
+        ...     done = hub.update_agent_context("mary", {"last_task": "deploy"}, status="active")
+        ...     done.won, done.version, done.store
+        (('context.last_task', 'status'), 42, 'redis')
     """
+
+    _lasting = True
 
     def __init__(
         self,
@@ -76,8 +105,27 @@ class UnifiedMemoryHub:
         reading: bool = False,
     ) -> None:
         self.settings = settings or read_settings(root, {"redis": redis})
+        self._warn, self._reading = warn, reading
         self._open = ExitStack()
-        self.workspace: Workspace = self._open.enter_context(open_workspace(self.settings, warn, reading=reading))
+        opening = open_workspace(self.settings, warn, reading=reading, lasting=self._lasting)
+        self.workspace: Workspace = self._open.enter_context(opening)
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self._inherited: list[object] = []
+        self._begin()
+        _hubs.add(self)
+        if not reading and self.workspace.base.owes():
+            self._offline.wake()
+
+    def _begin(self) -> None:
+        """What a forked child makes for itself."""
+        self._offline = Offline(self.settings, self._online)
+        self._cache = Cache(self.settings, self.workspace.base, self.workspace.store)
+
+    def _after_fork(self) -> None:
+        # Kept, not closed: the connections belong to the parent, and their locks to threads that are not here.
+        self._inherited += [self._offline, self._cache, list(self._subscriptions)]
+        self._subscriptions = WeakSet()
+        self._begin()
 
     def __enter__(self) -> Self:
         return self
@@ -86,54 +134,139 @@ class UnifiedMemoryHub:
         self.close()
 
     def close(self) -> None:
+        """End the subscriptions, teach Redis what it missed if it is there, and let go of everything."""
+        for subscription in list(self._subscriptions):
+            subscription.close()
+        self._offline.close()
+        self._cache.close()
         self._open.close()
 
-    def update_agent_context(
+    # Writing
+
+    def update_agent_context(  # noqa: PLR0913 - the contract's own
         self,
         agent: str,
         context: Mapping[str, Any] | None = None,
         *,
         status: str | None = None,
         fields: Mapping[str, Any] | None = None,
+        replace: bool = False,
+        durable: bool = False,
+        priority: str = "normal",
     ) -> WriteResult:
         """Set some context keys, the status, and other hash fields of an agent; everything else stays.
 
-        Raises UsageError for an illegal name or a value that is not JSON.
+        `replace`: the keys in `context` are all that it has afterwards. `durable`: the write is also on this machine's
+        disk before Redis is asked, until a round has taken it over. `priority` (high, normal, low) goes into the event.
+
+        With Redis away, or taking no writes, the result's `store` is "file". Raises UsageError, StoreError when Redis
+        refuses for good.
+
+            hub.update_agent_context("mary", {"task": {"id": 7}}, fields={"insight": "likes tea"}, priority="high")
         """
-        check_name(agent)
-        values: dict[str, Any] = {context_field(key): value for key, value in (context or {}).items()}
-        if status is not None:
-            if not isinstance(status, str):
-                raise UsageError(f"status must be text, not {type(status).__name__}")
-            values["status"] = status
-        for name, value in (fields or {}).items():
-            if name in ("status", "context", LAST_UPDATE) or name.startswith(CONTEXT):
-                raise UsageError(f"{name!r} is not a field of its own", hint="give context keys as context")
-            values[name] = value
-        return self._write(agent, {name: _text(name, value) for name, value in values.items()})
+        check_priority(priority)
+        update = make_update(agent, context, status, fields, whole=replace)
+        self._check_writing()
+        if durable:
+            return self._write_durable(update, priority)
+        if replace:
+            return self._replace(update, priority)
+        return self._write(agent, update.values, priority)
+
+    def update_many(self, batch: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[WriteResult]:
+        """Many updates in one pipelined round trip for 500; a result for each, in order.
+
+        `batch`: `{agent: {key: value}}` sets context keys; `{agent: {"context": {...}, "status": "...", "fields":
+        {...}}}` says where each belongs. Given as pairs, it may name an agent several times. Something illegal in it
+        raises UsageError before anything is written; what Redis refuses has an `error` and hurts only itself.
+
+            hub.update_many({"mary": {"task": 1}, "rnd": {"status": "busy", "context": {"task": 2}}})
+        """
+        updates = make_updates(batch)
+        self._check_writing()
+        writes = [self._make(update.agent, update.values) for update in updates]
+        try:
+            answers = self._write_all(writes)
+        except StoreAway:
+            answers = [Written(refused="away", later=True)] * len(writes)
+        return [
+            self._write_files(update.agent, stamped(update.values, self.settings.writer)) if answer.later
+            else _result(write, answer)
+            for update, write, answer in zip(updates, writes, answers, strict=True)
+        ]  # fmt: skip
 
     def delete_agent(self, agent: str) -> WriteResult:
         """Delete an agent everywhere; it stays in the history. Raises NotFound when there is none."""
+        self._check_writing()
         known = self._known(agent)
-        if self._away:
-            return self._write_files(agent, dict.fromkeys(known, None))
+
+        def gone(fields: Agent, now: int) -> Agent:
+            names = {name: None for name in {**known, **fields} if name != LAST_UPDATE}
+            return stamped(names, self.settings.writer)(fields, now)
+
         try:
-            answer = self._write_live(Write(agent, (), floor=self._floor(agent), everything=True))
+            unheard = self._unheard(agent, known)
+            if unheard:
+                self._write_live(Write(agent, unheard, floor=None))
+            answer = self._write_live(Write(agent, (), floor=None, everything=True))
         except StoreAway:
-            return self._write_files(agent, dict.fromkeys(known, None))
+            return self._write_files(agent, gone)
+        if answer.later:
+            return self._write_files(agent, gone)
         return WriteResult(agent, tuple(sorted(known)), (), answer.version, "redis", answer.at)
 
+    def _unheard(self, agent: str, live: Agent) -> tuple[Put, ...]:
+        """Tombstones for what only files and the journal say of an agent: no round has taken it to Redis yet, and one
+        that did so after the deletion would bring the agent back."""
+        said = look(self._files_only(), Options(dry=True)).merged.get(agent, {})
+        names = [name for name in present(said) if name not in live and name != LAST_UPDATE]
+        return tuple(Put(name, None, None, self.settings.writer) for name in names)
+
+    def rollback(self, agent: str, version: int) -> WriteResult:
+        """Make an agent what it was at a version: a new write with a new stamp, so that nothing undoes it.
+
+        Fields that did not exist then are deleted. `won` is empty when nothing differs. Raises NotFound when there is
+        no such version or the history does not reach back to it, StoreAway: the history is in Redis.
+        """
+        if type(version) is not int or version < 1:
+            raise UsageError(f"{version!r} is not a version", hint="versions are 1, 2, 3, ...")
+        self._check_writing()
+        found = self._adopted(agent)
+        if version > found.version:
+            what = f"{agent} is at version {found.version}" if found.version else f"no agent {agent}"
+            raise NotFound(f"{what}: there is no version {version}", hint=f"reconciler history {agent}")
+        events = self.workspace.store.since(agent, 0)
+        values = rewind(agent, found.fields, events, range(version + 1, found.version + 1))
+        if not values:
+            return WriteResult(agent, (), (), 0, "redis", wall_clock())
+        answer = self._write_live(write := self._make(agent, values))
+        if answer.later:
+            raise StoreError(f"{agent} was not rolled back: {answer.refused}", hint="try again when it takes writes")
+        return _result(write, answer)
+
+    # Reading
+
     def get_agent(self, agent: str) -> dict[str, Any]:
-        """One agent's record in the shape of `context.json`. Raises NotFound."""
+        """One agent's record: `{"status": ..., "context": {...}, ...}` as in `context.json`. Raises NotFound."""
         return dict(decode(self.agent_text(agent)))
 
     def get_unified_context(self) -> dict[str, Any]:
-        """The shape of `context.json`, with live values: `{"agents": {...}, <section>: ...}`."""
-        return dict(decode(self.unified_text()))
+        """`context.json` as it is, with live values: `{"agents": {...}, <section>: ...}`, the caller's own.
+
+        A second call reads only what was written since. With Redis away it comes from the files.
+        """
+        try:
+            if isinstance(self.workspace.store, AwayStore):
+                raise self.workspace.store.reason
+            if self._offline.owing:  # what is on disk is newer than what Redis knows
+                return self._cache.from_files(look(self._fresh(), Options(dry=True)).merged)
+            return self._cache.read()
+        except StoreAway:
+            return self._cache.from_files(look(self._files_only(), Options(dry=True)).merged)
 
     def unified_text(self) -> str:
-        """`get_unified_context` as JSON text in which every token is kept as it was written."""
-        return unified(reconcile_or_away(self.workspace, Options(dry=True)).merged)
+        """The shared memory as a round would leave it, as JSON text in which every token is kept as it was written."""
+        return unified(reconcile_or_away(self._fresh(), Options(dry=True)).merged)
 
     def agent_text(self, agent: str) -> str:
         """`get_agent` as JSON text in which every token is kept as it was written."""
@@ -143,94 +276,329 @@ class UnifiedMemoryHub:
         """The last `count` versions of an agent, newest first. Raises NotFound, StoreAway."""
         if agent != SHARED:
             check_name(agent)
+        if type(count) is not int or count < 1:
+            raise UsageError(f"count={count!r}: a number from 1 on is needed")
         found = self.workspace.store.history(agent, count)
         if not found:
             raise NotFound(f"no history of {agent}", hint="reconciler get lists the agents")
         return found
 
+    # Files
+
+    def sync_from_file(self) -> SyncResult:
+        """One round: what was edited in the files goes live, what is live into `context.json`.
+
+        Raises Refused when a guard says no: it would delete too much.
+        """
+        self._check_writing()
+        files.private_folder(self.settings.folder)
+        path = self.settings.folder / "lock"
+        try:
+            with files.Lock(path, 1.0):
+                done = reconcile_or_away(self._fresh())
+        except WorkspaceHeld:
+            store = "file" if isinstance(self.workspace.store, AwayStore) else "redis"
+            return SyncResult(0, 0, store, held_by=files.Lock.holder(path))
+        sides = [change.direction for change in done.plan.changes if not change.quiet]
+        problems = tuple(map(str, done.plan.errors)) + done.refused
+        store = "redis" if done.plan.redis_up else "file"
+        return SyncResult(sides.count("redis"), sides.count("file"), store, problems)
+
+    def sync_to_file(self, data: Mapping[str, Any] | None = None) -> SyncResult:
+        """Mirror live memory into `context.json`.
+
+        `data`, in the shape of `context.json`, is written first: exactly the values that differ from what is there.
+        What it lacks stays. Its `version`, `last_update` and local sections are the file's own and are not taken.
+        """
+        self._check_writing()
+        for agent, values in self._differing(data).items() if data is not None else ():
+            self._write(agent, values)
+        return self.sync_from_file()
+
+    def _differing(self, data: Any) -> dict[str, dict[str, str]]:
+        if not isinstance(data, Mapping):
+            hint = 'it has the shape of context.json: {"agents": {"mary": {"status": "busy", "context": {}}}}'
+            raise UsageError(f"data must be a mapping, not {type(data).__name__}", hint=hint)
+        try:
+            said = desired.parse(self.settings, encode({"agents": {}, **data}).encode())
+        except ReconcilerError as error:
+            raise UsageError(f"data is not in the shape of context.json: {error}") from None
+        if wrong := [str(problem) for problem in said.problems if problem.severity == "error"]:
+            raise UsageError("data is not in the shape of context.json: " + "; ".join(wrong))
+        known = reconcile_or_away(self._fresh(), Options(dry=True)).merged
+        found = {}
+        for agent, values in said.values.items():
+            there = present(known.get(agent, {}))
+            new = {name: text for name, text in values.items()
+                   if name != LAST_UPDATE and not same_value(name, text, there.get(name))}  # fmt: skip
+            if new and (agent == SHARED or not agent.startswith("@")):
+                found[agent] = new
+        return found
+
+    # Events
+
+    def publish_update(self, update: Mapping[str, Any]) -> int:
+        """Say an event that is no write: `{"agent": ..., "event": ..., "data": {...}}`; how many subscribers heard it.
+
+        `priority` is high, normal or low; `timestamp` is now if it is left out; any other key goes along. Nothing is
+        kept: with Redis away nobody hears it, which is 0.
+        """
+        event = make_event(update, wall_clock())
+        try:
+            return self.workspace.store.publish(event)
+        except StoreAway:
+            return 0
+
+    def subscribe_updates(
+        self,
+        agents: Iterable[str] | Callback | None = None,
+        events: Iterable[str] | None = None,
+        since: Since = None,
+        callback: Callback | None = None,
+    ) -> Subscription:
+        """An endless iterator of events (`Subscription`): only of these `agents`, only these kinds of `events`.
+
+        `since`: also what happened after a version (int) or a time, where the history has it. Lost connections are
+        made up for. With `callback`, which may also stand first, a thread of its own calls it with each event as plain
+        data, until the subscription or the hub is closed; that thread is a daemon if the caller's is.
+
+            for event in hub.subscribe_updates(agents=["mary"]):
+                print(event.agent, event.version, event.data)
+        """
+        if callable(agents):
+            agents, callback = None, agents
+        if callback is not None and not callable(callback):
+            raise UsageError(f"callback must be a function, not {type(callback).__name__}")
+        found = Subscription(self.workspace.store, agents or (), events or (), since, warn=self._warn)
+        self._subscriptions.add(found)
+        if callback is not None:
+            threading.Thread(target=self._call_back, args=(found, callback), name="events").start()
+        return found
+
+    def _call_back(self, subscription: Subscription, callback: Callback) -> None:
+        for event in subscription:
+            try:
+                callback(event.to_plain())
+            except Exception as error:  # the next event may be one that it can take
+                self._warn(f"a callback failed at {event.id}: {type(error).__name__}: {error}")
+
+    # How a write goes
+
     @property
     def _away(self) -> bool:
         return isinstance(self.workspace.store, AwayStore)
+
+    def _check_writing(self) -> None:
+        if self._reading:
+            raise UsageError("this hub was opened for reading", hint="open it without reading=True")
+
+    def _make(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> Write:
+        by = self.settings.writer
+        puts = tuple([Put(name, text, None, by) for name, text in values.items()])
+        return Write(agent, puts, floor=None, priority=priority)
+
+    def _write(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> WriteResult:
+        write = self._make(agent, values, priority)
+        try:
+            answer = self._write_live(write)
+        except StoreAway:
+            return self._write_files(agent, stamped(values, self.settings.writer))
+        if answer.later:
+            return self._write_files(agent, stamped(values, self.settings.writer))
+        return _result(write, answer)
+
+    def _write_live(self, write: Write) -> Written:
+        """Write, adopting first what somebody wrote there by hand. Raises StoreError when refused for good."""
+        answer = self._write_all([write])[0]
+        if answer.refused and not answer.later:
+            hint = "try again" if answer.foreign else ""
+            raise StoreError(f"{write.agent} was not written: {answer.refused}", hint=hint)
+        return answer
+
+    def _write_all(self, writes: Sequence[Write]) -> list[Written]:
+        """Write all of them in one go; those that need something first (an adoption, a version) once more."""
+        store = self.workspace.store
+        answers = store.write(writes)
+        if not any(answer.refused for answer in answers):
+            return answers
+        writes = list(writes)
+        for _ in range(TRIES):
+            again = [index for index, answer in enumerate(answers) if answer.foreign or answer.unknown_floor]
+            if not again:
+                break
+            for agent in {writes[index].agent for index in again if answers[index].foreign}:
+                self._adopt(agent)
+            for index in again:
+                if answers[index].unknown_floor:
+                    write = writes[index]
+                    writes[index] = replace(write, floor=self.workspace.base.version(write.agent))
+            for index, answer in zip(again, store.write([writes[index] for index in again]), strict=True):
+                answers[index] = answer
+        return answers
+
+    def _adopt(self, agent: str) -> None:
+        base = self.workspace.base
+        live = self.workspace.store.observe({agent: base.known(agent)}, [agent])
+        _refuse_broken(live)
+        found = live.agents.get(agent)
+        if found is not None:
+            write = Write(agent, found.raw + found.gone, floor=base.version(agent), seen=found.seen)
+            self.workspace.store.write([write])
+
+    def _adopted(self, agent: str) -> LiveAgent:
+        """An agent as Redis holds it, once everything in it has a stamp and a version."""
+        if agent != SHARED:
+            check_name(agent)
+        for _ in range(TRIES):
+            live = self.workspace.store.observe({}, [agent])
+            _refuse_broken(live)
+            found = live.agents.get(agent, LiveAgent())
+            if not (found.raw or found.foreign):
+                return found
+            self._adopt(agent)
+        raise StoreError(f"{agent} is written by somebody else all the time", hint="try again")
+
+    def _replace(self, update: Update, priority: str) -> WriteResult:
+        """Write these keys and delete all others; also those that somebody added between reading and writing."""
+        agent = update.agent
+        try:
+            before = self._adopted(agent)
+            others = _others(before.fields, update)
+            write = self._make(agent, {**update.values, **others}, priority)
+            if not write.puts:
+                return WriteResult(agent, (), (), 0, "redis", wall_clock())
+            answer = self._write_live(write)
+            if answer.later:
+                return self._write_files(agent, _whole(update, self.settings.writer))
+            if answer.won and answer.version > before.version + 1:
+                self._clear(update, answer)
+        except StoreAway:
+            return self._write_files(agent, _whole(update, self.settings.writer))
+        return _result(write, answer)
+
+    def _clear(self, update: Update, answer: Written) -> None:
+        """Somebody wrote in between: keys of theirs that are older than the replacement are no part of it."""
+        fields = self._adopted(update.agent).fields
+        names = [name for name in _others(fields, update) if fields[name].at < answer.touched]
+        puts = tuple(Put(name, None, answer.touched, self.settings.writer) for name in names)
+        if puts:
+            self._write_live(Write(update.agent, puts, floor=None))
+
+    def _write_durable(self, update: Update, priority: str) -> WriteResult:
+        """To the journal, on disk, with the stamp that it then has in Redis: by the server's clock where it answers."""
+        agent, by = update.agent, self.settings.writer
+        make = _whole(update, by)
+        files.private_folder(self.settings.folder)
+        for _ in range(TRIES):
+            try:
+                found = self._adopted(agent)
+                now = self.workspace.store.observe({}, ()).now
+            except StoreAway:
+                break
+            fields = make(found.fields, now)
+            if not fields:
+                return WriteResult(agent, (), (), 0, "redis", now)
+            self.workspace.base.append_journal({agent: fields})
+            puts = tuple(Put(name, value.text, value.at, value.by) for name, value in fields.items())
+            write = Write(agent, puts, floor=None, priority=priority)
+            try:
+                answer = self._write_live(write)
+            except StoreAway:
+                break
+            if answer.later:
+                break
+            if "o" not in answer.flags.lower():  # else somebody was faster: once more, behind that
+                return _result(write, answer)
+        return self._write_files(agent, make)
+
+    def _write_files(self, agent: str, make: Callable[[Agent, int], Agent]) -> WriteResult:
+        """Redis is away, or takes no writes: on disk, and in `context.json`."""
+        written = self._offline.write(agent, make)
+        at = max((field.at for field in written.values()), default=wall_clock())
+        return WriteResult(agent, tuple(written), (), 0, "file", at)
+
+    # How a reading goes
 
     def _known(self, agent: str) -> Agent:
         """An agent's fields as they are now, wherever they are. Raises NotFound."""
         if agent != SHARED:
             check_name(agent)
-        memory = self.workspace.base.load()
         fields: Agent = {}
-        if not self._away:
-            try:
-                live = self.workspace.store.observe(memory.merged, [agent])
-                fields = live.agents.get(agent, LiveAgent()).fields
-                _refuse_broken(live)
-            except StoreAway:
-                fields = {}
-        if self._away or not present(fields):
-            merged = look(self._files_only(), Options(dry=True)).merged.get(agent, {})
-            fields = merge_agent(fields, merged)
+        try:
+            live = self.workspace.store.observe({}, [agent])
+            up = live.up
+            fields = live.agents.get(agent, LiveAgent()).fields
+            _refuse_broken(live)
+        except StoreAway:
+            fields, up = {}, False
+        if up and self._offline.owing:  # what is on disk is newer than what Redis knows
+            fields = merge_agent(fields, self.workspace.base.known(agent))
+        if up and present(fields):
+            return merge_agent(fields, by_agent(self.workspace.base.journal()).get(agent, {}))
+        merged = look(self._files_only(), Options(dry=True)).merged
+        fields = merge_agent(fields, merged.get(agent, {}))
         if not present(fields):
-            raise _no_agent([agent], memory.merged)
+            raise no_agent([agent], merged)
         return fields
 
     def _files_only(self) -> Workspace:
-        away = AwayStore(StoreAway("not asked"))
-        return Workspace(self.settings, self.workspace.base, away)
+        return self._fresh(AwayStore(StoreAway("not asked")))
 
-    def _write(self, agent: str, values: Mapping[str, str | None]) -> WriteResult:
-        if not values:
-            raise UsageError("nothing to write", hint="give at least one key, a status or a field")
-        if self._away:
-            return self._write_files(agent, values)
-        puts = tuple(Put(name, text, None, self.settings.writer) for name, text in values.items())
-        try:
-            answer = self._write_live(Write(agent, puts, floor=self._floor(agent)))
-        except StoreAway:
-            return self._write_files(agent, values)
-        won = tuple(name for name, flag in zip(values, answer.flags, strict=True) if flag in "wW")
-        stale = tuple(name for name, flag in zip(values, answer.flags, strict=True) if flag in "oO")
-        return WriteResult(agent, won, stale, answer.version if won else 0, "redis", answer.at)
+    def _fresh(self, store: LiveStore | None = None) -> Workspace:
+        """The workspace for one round of this thread's own."""
+        base = Base(self.settings.folder)
+        return Workspace(self.settings, base, store or self.workspace.store, sources=Sources())
 
-    def _write_live(self, write: Write) -> Written:
-        """Write, adopting first what somebody wrote there by hand. Raises StoreError when refused."""
-        store = self.workspace.store
-        for _ in range(TRIES):
-            answer = store.write([write])[0]
-            if not answer.refused:
-                return answer
-            if not answer.foreign:
-                raise StoreError(f"{write.agent} was not written: {answer.refused}")
-            self._adopt(write.agent)
-        raise StoreError(f"{write.agent} was not written: {answer.refused}", hint="try again")
+    def _online(self) -> Workspace | None:
+        """The workspace for a round with Redis; None while it is away."""
+        up = not isinstance(self.workspace.store, AwayStore) and getattr(self.workspace.store, "up", True)
+        return self._fresh() if up else None
 
-    def _adopt(self, agent: str) -> None:
-        memory = self.workspace.base.load()
-        live = self.workspace.store.observe(memory.merged, [agent])
-        _refuse_broken(live)
-        found = live.agents.get(agent)
-        if found is not None:
-            write = Write(agent, found.raw + found.gone, floor=memory.versions.get(agent, 0), seen=found.seen)
-            self.workspace.store.write([write])
 
-    def _floor(self, agent: str) -> int:
-        """The version known from before, so that a wiped server goes on counting."""
-        return self.workspace.base.version(agent)
+class OneShotHub(UnifiedMemoryHub):
+    """For one call, as the command line makes: Redis is there or away once and for all."""
 
-    def _write_files(self, agent: str, values: Mapping[str, str | None]) -> WriteResult:
-        """Redis is away: the journal first, on disk before this returns, then the file, if nobody holds it."""
-        files.private_folder(self.settings.folder)
-        known = self.workspace.base.load().merged.get(agent, {})
-        now = time.time_ns() // 1000
-        fields = {
-            name: Field(text, max(now, known[name].at + 1) if name in known else now, self.settings.writer)
-            for name, text in values.items()
-        }
-        self.workspace.base.append_journal({agent: fields})
-        try:
-            with files.Lock(self.settings.folder / "lock"):
-                reconcile(self._files_only())
-        except WorkspaceHeld:
-            pass  # its holder takes the journal in
-        return WriteResult(agent, tuple(values), (), 0, "file", now)
+    _lasting = False
+
+
+_hubs: WeakSet[UnifiedMemoryHub] = WeakSet()
+
+
+def _after_fork() -> None:
+    for hub in list(_hubs):
+        hub._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _result(write: Write, answer: Written) -> WriteResult:
+    if answer.refused:
+        return WriteResult(write.agent, (), (), 0, "redis", answer.at, answer.refused)
+    flags = answer.flags
+    if not flags.strip("wW"):
+        return WriteResult(
+            write.agent, tuple([put.field for put in write.puts]), (), answer.version, "redis", answer.at
+        )
+    won = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "wW"])
+    stale = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "oO"])
+    return WriteResult(write.agent, won, stale, answer.version if won else 0, "redis", answer.at)
+
+
+def _others(fields: Agent, update: Update) -> dict[str, None]:
+    """The context keys that are there and that the update does not name."""
+    if not update.whole:
+        return {}
+    return {name: None for name in present(fields) if name.startswith(CONTEXT) and name not in update.values}
+
+
+def _whole(update: Update, by: str) -> Callable[[Agent, int], Agent]:
+    """The update on top of what is known, at one time."""
+
+    def make(known: Agent, now: int) -> Agent:
+        return stamped({**update.values, **_others(known, update)}, by)(known, now)
+
+    return make
 
 
 def _refuse_broken(live: Live) -> None:
@@ -240,49 +608,7 @@ def _refuse_broken(live: Live) -> None:
         raise StoreError("; ".join(errors))
 
 
-def _no_agent(names: Sequence[str], known: Iterable[str]) -> NotFound:
-    """The error for agents that there are not; a name that is near to the first of them is told."""
-    near = get_close_matches(names[0], list(known), 1)
-    hint = f"did you mean {near[0]}?" if near else "reconciler get lists them"
-    return NotFound(f"no agent {', '.join(names)}", hint=hint)
-
-
-def check_known(asked: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UsageError for a name that cannot be an agent's, NotFound for one that there is not."""
-    missing = sorted(set(asked) - set(known))
-    for name in missing:
-        check_name(name)
-    if missing:
-        raise _no_agent(missing, known)
-
-
-def unified(merged: State) -> str:
-    """A merged state as JSON text in the shape of `context.json`."""
-    agents = [
-        f"{encode(name)}:{record_to_text(values)}"
-        for name, fields in sorted(merged.items())
-        if name != SHARED and (values := present(fields))
-    ]
-    sections = [
-        f"{encode(name)}:{text}" for name, text in present(merged.get(SHARED, {})).items() if name != LAST_UPDATE
-    ]
-    return "{" + ",".join(['"agents":{' + ",".join(agents) + "}", *sections]) + "}"
-
-
-def check_name(agent: str) -> None:
-    """Raises UsageError for a name that cannot be an agent's."""
-    if not isinstance(agent, str) or not is_agent_name(agent):  # type: ignore[redundant-expr]
-        shown = repr(agent)[:70]
-        hint = "1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
-        raise UsageError(f"{shown} is not a legal agent name", hint=hint)
-
-
-def _text(name: str, value: Any) -> str:
-    try:
-        name.encode()
-        return encode(value)
-    except (NotJson, UnicodeEncodeError, AttributeError) as error:
-        raise UsageError(f"{name}: not JSON: {error}") from None
-
-
-__all__ = ["ReconcilerError", "UnifiedMemoryHub", "WriteResult", "check_known", "check_name", "unified"]
+__all__ = [
+    "Field", "OneShotHub", "ReconcilerError", "State", "SyncResult", "UnifiedMemoryHub", "WriteResult", "check_known",
+    "check_name", "unified",
+]  # fmt: skip

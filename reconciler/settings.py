@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from .address import CLUSTER, SENTINEL, read_hosts
 from .errors import UsageError
 from .plan import Limit
 from .render import clip
 
 FILE = "reconciler.yaml"
 EMBEDDED = "embedded:"
-PUBLIC_SCHEMES = ("redis", "rediss", "unix")
+PUBLIC_SCHEMES = ("redis", "rediss", "unix", SENTINEL, CLUSTER)
 
 
 class Row(NamedTuple):
@@ -38,7 +39,13 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row("redis", "", "URL", "REDIS_URL", "redis://, rediss://, unix:// or embedded: (a private Valkey)"),
+    Row(
+        "redis",
+        "",
+        "URL",
+        "REDIS_URL",
+        "redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded: (a private Valkey)",
+    ),
     Row("redis_host", "localhost", "host", "REDIS_HOST", "used when there is no URL"),
     Row("redis_port", "6379", "port", "REDIS_PORT", "used when there is no URL"),
     Row("redis_password_file", "", "path", "REDIS_PASSWORD_FILE", "a file whose first line is the password"),
@@ -52,7 +59,8 @@ TABLE = (
     ),
     Row("max_skew", "60", "s", "RECONCILER_MAX_SKEW", "a stamp further in the future than this is clamped"),
     Row("history", "1000", "versions", "RECONCILER_HISTORY", "kept in Redis for each agent; 0 for none"),
-    Row("interval", "5", "s", "RECONCILER_INTERVAL", "between two full rounds of `run`"),
+    Row("interval", "30", "s", "RECONCILER_INTERVAL", "between two full rounds of `run`; changes do not wait for it"),
+    Row("cron", "", "crontab", "RECONCILER_CRON", "when the full rounds are, instead of interval: */5 * * * *"),
     Row("quiet", "0.1", "s", "RECONCILER_QUIET", "how long a raw write must rest before it is adopted"),
     Row("tombstones", "30", "days", "RECONCILER_TOMBSTONES", "how long a deletion is remembered"),
     Row("backups", "14", "days", "RECONCILER_BACKUPS", "daily copies of context.json that are kept"),
@@ -86,7 +94,8 @@ class Settings:
     local_sections: tuple[str, ...] = ("paths",)
     max_skew: timedelta = timedelta(seconds=60)
     history: int = 1000
-    interval: timedelta = timedelta(seconds=5)
+    interval: timedelta = timedelta(seconds=30)
+    cron: str = ""
     quiet: timedelta = timedelta(milliseconds=100)
     tombstones: timedelta = timedelta(days=30)
     backups: int = 14
@@ -204,6 +213,13 @@ def _path(value: Any, root: Path) -> Path:
         raise ValueError("there is no such user") from None
 
 
+def _cron(value: Any, _: Path) -> str:
+    text = str(value).strip()
+    if len(text.split()) != 5:
+        raise ValueError("five fields are needed: minute, hour, day of month, month, day of week")
+    return text
+
+
 def _names(value: Any, _: Path) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
 
@@ -232,6 +248,9 @@ def _url(value: Any, _: Path) -> str:
     rest = text.partition("://")[2]
     if "@" in "".join((parts.path, parts.query, parts.fragment)) or rest.count("@") > 1:
         raise ValueError("in a password, write / ? # and @ as %2F %3F %23 and %40")
+    if parts.scheme in (SENTINEL, CLUSTER):
+        read_hosts(text)
+        return text
     try:
         _port(6379 if parts.port is None else parts.port, _)
     except ValueError:
@@ -241,7 +260,10 @@ def _url(value: Any, _: Path) -> str:
     return text
 
 
-_URL_HINT = "it is redis://host:port/0, rediss://..., unix:///path or embedded:"
+_URL_HINT = (
+    "it is redis://host:port/0, rediss://..., unix:///path, redis+sentinel://host:port,.../service, "
+    "redis+cluster://host:port,... or embedded:"
+)
 
 
 def _max_deletes(value: Any, _: Path) -> str:
@@ -275,6 +297,7 @@ _CONVERT: Mapping[str, Callable[[Any, Path], Any]] = {
     "max_skew": _seconds(0),
     "history": _number,
     "interval": _seconds(0.01),
+    "cron": _cron,
     "quiet": _seconds(0),
     "tombstones": _days,
     "backups": _number,

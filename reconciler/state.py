@@ -65,6 +65,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # making one costs more
 
 
 _WHITE = re.compile(r"[ \t\r\n]*")
@@ -109,8 +110,10 @@ def check_depth(text: str) -> None:
 
 def encode(value: object) -> str:
     """Plain data as JSON text. Raises NotJson for what JSON cannot say (NaN, sets, other keys than text)."""
+    if type(value) is str and value.isascii():
+        return _ENCODER.encode(value)
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         text.encode()
     except UnicodeEncodeError:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))

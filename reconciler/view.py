@@ -13,7 +13,7 @@ from .merge import merge, pin, seeds_only, with_times
 from .plan import Change, Content, Plan, Withheld, diff, make_plan
 from .settings import Settings
 from .sources import desired
-from .sources.desired import Desired
+from .sources.desired import Desired, Reading
 from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text
 from .store import Live
 from .workspace import Workspace
@@ -33,8 +33,23 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """What a round is about beside what the files say anew. `agents`: those written in Redis, None for all;
+    `paths`: the manifest files that may have changed, None for all; `resting`: agents somebody wrote a moment ago:
+    raw writes to them wait, unless a file says something new about them too."""
+
+    agents: frozenset[str] | None = None
+    paths: frozenset[str] | None = None
+    resting: frozenset[str] = frozenset()
+
+
+ALL = Scope()
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """One look at every replica, merged and compared."""
+    """One look at the replicas, merged and compared. `memory.names`: the agents it is about, None for all;
+    `resting`: those left out because somebody is still writing."""
 
     memory: Memory
     desired: Desired
@@ -44,23 +59,57 @@ class View:
     clashes: tuple[Problem, ...]
     now: int
     late: tuple[str, ...] = ()
+    resting: frozenset[str] = frozenset()
     plan: Plan = field(default_factory=Plan)
 
 
-def look(workspace: Workspace, options: Options) -> View:
-    """Observe every replica, merge them, and plan what each side must learn."""
+def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
+    """Observe the replicas, merge them, and plan what each side must learn."""
     settings = workspace.settings
     now = workspace.clock()
     memory = workspace.base.load()
-    wanted = desired.read(settings, memory, now)
-    live = workspace.store.observe(memory.merged)
+    reading = workspace.sources.read(settings, memory, now, scope.paths)
+    memory, live, resting = _observe(workspace, memory, reading, scope)
+    wanted = desired.desire(reading, memory, now)
     merged, late = join(settings, memory, wanted, live, options.first_run or settings.first_run)
     clashes = _drop_clashes(merged, memory)
     pruned = _pruned(memory, wanted, live) if options.prune else frozenset()
     for agent in pruned:
         merged[agent] = {name: Field(None, max(now, old.at + 1), "prune") for name, old in merged[agent].items()}
-    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late))
+    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late), resting)
     return replace(view, plan=compare(settings, view))
+
+
+def _observe(
+    workspace: Workspace, memory: Memory, reading: Reading, scope: Scope
+) -> tuple[Memory, Live, frozenset[str]]:
+    """What is remembered and what is live of the agents that this round is about, and the resting ones left out.
+
+    It is about all of them when anybody may have changed: a server that was wiped, a new name that may be a
+    known one in other letters.
+    """
+    names = None if scope.agents is None or reading.touched is None else scope.agents | reading.touched
+    live = workspace.store.observe(memory.merged, names)
+    if names is not None and (live.epoch != memory.epoch or _is_new(names, memory)) and live.up:
+        names, live = None, workspace.store.observe(memory.merged)
+    touched = reading.touched if reading.touched is not None else scope.resting
+    resting = frozenset(name for name in scope.resting - touched
+                        if name in live.agents and (live.agents[name].raw or live.agents[name].foreign))  # fmt: skip
+    if resting:
+        if names is None:
+            known = reading.context.state.keys() | reading.loaded.manifests.keys() | memory.manifests.fields.keys()
+            names = frozenset(memory.merged.keys() | live.agents.keys() | known)
+        names -= resting
+        live = replace(live, agents={name: found for name, found in live.agents.items() if name in names})
+    if names is not None:
+        memory = memory.only(names, reading.loaded.files if reading.paths is None else reading.paths)
+    return memory, live, resting
+
+
+def _is_new(names: frozenset[str], memory: Memory) -> bool:
+    """Whether one of these may be a known agent's name in other letters."""
+    new = {name.lower() for name in names if name not in memory.merged}
+    return bool(new) and any(name.lower() in new for name in memory.merged)
 
 
 def join(

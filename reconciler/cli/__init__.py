@@ -32,7 +32,9 @@ VERBS = {
     "get": ("memory", "Print the shared memory, or one agent."),
     "set": ("memory", "Set context keys or the status of an agent."),
     "delete": ("memory", "Delete an agent everywhere."),
+    "watch": ("watching", "Print events as they happen."),
     "history": ("memory", "Show the versions of an agent."),
+    "rollback": ("memory", "Make an agent what it was at a version."),
     "export": ("memory", "Write live agents as manifests."),
     "schema": ("checks", "Print a JSON Schema."),
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from .. import files, render, schema
 from ..controller import Options, Round, reconcile_or_away
 from ..errors import InputError, Problem, UsageError
-from ..health import read_health
+from ..health import Health, ask_health, is_run, read_health
 from ..settings import FILE, Settings
 from ..sources import context_file, manifests
 from ..sources.yaml_text import MAX_BYTES, locator, read_documents
@@ -110,32 +110,57 @@ def status_command(settings: Settings, output: str) -> int:
         found = reconcile_or_away(workspace, Options(dry=True))
         journal = len(workspace.base.load().journal)
         store = workspace.store.name
-    wrong = what_is_wrong(found)
+    pid = _holder(settings)
+    running = pid is not None and is_run(settings, pid)
+    health = ask_health(settings, pid, ANSWER) if pid is not None and running else read_health(settings)
+    now = Now(settings, found, store, journal, pid, running, health)
+    wrong = now.wrong()
     if output != "text":
-        print_data(_status_json(settings, found, store, journal, wrong), output)
+        print_data(_status_json(now, wrong), output)
     else:
-        _print_status(settings, found, store, journal, wrong)
+        _print_status(now, wrong)
     return 1 if wrong else 0
 
 
-def what_is_wrong(found: Round) -> list[str]:
-    wrong = [str(problem) for problem in found.plan.errors]
-    if not found.plan.redis_up:
-        wrong.append("Redis is away; work goes on in files")
-    return wrong
+ANSWER = 3.0
+"""Seconds in which a `run` must say how it stands; one that does not is not healthy."""
+
+
+class Now(NamedTuple):
+    """What `status` tells: one look of its own, and what the `run` that holds the workspace says of itself."""
+
+    settings: Settings
+    found: Round
+    store: str
+    journal: int
+    pid: int | None
+    running: bool
+    health: Health | None
+
+    def wrong(self) -> list[str]:
+        lines = [str(problem) for problem in self.found.plan.errors]
+        if not self.found.plan.redis_up:
+            lines.append("Redis is away; work goes on in files")
+        if self.running and self.health is None:
+            lines.append(f"the reconciler (pid {self.pid}) does not answer")
+        if self.running and self.health is not None:
+            lines += [line for line in self.health.wrong if line not in lines]
+            if self.health.redis == "away" and self.found.plan.redis_up:
+                lines.append("the reconciler cannot reach Redis; work goes on in files")
+        return lines
 
 
 def _holder(settings: Settings) -> int | None:
     return files.Lock.holder(settings.folder / "lock")
 
 
-def _status_json(settings: Settings, found: Round, store: str, journal: int, wrong: list[str]) -> dict[str, Any]:
-    health = read_health(settings)
+def _status_json(now: Now, wrong: list[str]) -> dict[str, Any]:
+    found, health = now.found, now.health
     return {
         "schema_version": 1,
         "healthy": not wrong,
-        "root": str(settings.root),
-        "store": store,
+        "root": str(now.settings.root),
+        "store": now.store,
         "redis": "up" if found.plan.redis_up else "away",
         "in_sync": found.plan.in_sync,
         "differences": sum(not change.quiet for change in found.plan.changes),
@@ -147,28 +172,36 @@ def _status_json(settings: Settings, found: Round, store: str, journal: int, wro
             for agent, fields in sorted(found.merged.items())
             if agent != SHARED and present(fields)
         },
-        "journal": journal,
-        "reconciler_pid": _holder(settings),
-        "last_round": format_time(health.at) if health else None,
+        "journal": now.journal,
+        "reconciler_pid": now.pid,
+        "last_round": format_time(health.at) if health and health.at else None,
         "last_good_round": format_time(health.succeeded) if health and health.succeeded else None,
+        "last_good_round_age_s": _age(health.succeeded) if health and health.succeeded else None,
+        "failures": health.failures if health else 0,
+        "quarantined": [str(problem) for problem in found.plan.errors],
         "wrong": wrong,
     }
 
 
-def _print_status(settings: Settings, found: Round, store: str, journal: int, wrong: list[str]) -> None:
-    now = time.time_ns() // 1000
-    health, pid = read_health(settings), _holder(settings)
-    round_text = f"{render.ago(now - health.at)} ago" if health else "never"
+def _age(moment: int) -> float:
+    return round(max(time.time_ns() // 1000 - moment, 0) / 1_000_000, 3)
+
+
+def _print_status(now: Now, wrong: list[str]) -> None:
+    health, found, moment = now.health, now.found, time.time_ns() // 1000
+    round_text = f"{render.ago(moment - health.at)} ago" if health and health.at else "never"
     if health and health.succeeded != health.at:
-        good = f"{render.ago(now - health.succeeded)} ago" if health.succeeded else "never"
+        good = f"{render.ago(moment - health.succeeded)} ago" if health.succeeded else "never"
         round_text += f" (exit code {health.code}; last good one: {good})"
-    click.echo(f"workspace   {settings.root}")
-    click.echo(f"store       {store}" + ("" if found.plan.redis_up else " (away)"))
-    click.echo(f"reconciler  {f'running, pid {pid}' if pid is not None else 'not running'}")
+    if health and health.failures:
+        round_text += f", failed {health.failures} times in a row since"
+    click.echo(f"workspace   {now.settings.root}")
+    click.echo(f"store       {now.store}" + ("" if found.plan.redis_up else " (away)"))
+    click.echo(f"reconciler  {f'running, pid {now.pid}' if now.pid is not None else 'not running'}")
     click.echo(f"last round  {round_text}")
     click.echo(f"now         {render.summary(found.plan)}")
-    if journal:
-        click.echo(f"journal     {journal} writes wait for Redis")
+    if now.journal:
+        click.echo(f"journal     {now.journal} writes wait to be merged")
     print_agents(found.merged)
     for line in wrong:
         click.secho(f"wrong: {line}", fg="red")

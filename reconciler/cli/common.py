@@ -155,9 +155,13 @@ def print_text(text: str, output: str) -> None:
     from ..sources.yaml_text import write_document
     from ..state import reindent
 
-    shown = reindent(text) if output == "json" else write_document(json.loads(text)).rstrip()
+    click.echo(printable(reindent(text)) if output == "json" else write_document(json.loads(text)).rstrip())
+
+
+def printable(text: str) -> str:
+    """JSON text as stdout can show it."""
     utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    click.echo(_NOT_ASCII.sub(_escape, shown) if output == "json" and not utf8 else shown)
+    return text if utf8 else _NOT_ASCII.sub(_escape, text)
 
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")

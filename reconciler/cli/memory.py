@@ -1,4 +1,4 @@
-"""get, set, delete, history, export: reading and writing the shared memory by hand."""
+"""get, set, delete, history, rollback, export: reading and writing the shared memory by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from ..controller import Options, Round, reconcile_or_away
 from ..errors import Refused, UsageError
 from ..events import Event
-from ..hub import UnifiedMemoryHub, WriteResult, check_known, check_name, unified
+from ..hub import OneShotHub, WriteResult, check_known, check_name, unified
 from ..render import clip
 from ..settings import Settings
 from ..sources.manifests import to_yaml_plain
@@ -20,13 +20,14 @@ from ..state import CONTEXT, SHARED, NotJson, decode, encode, present, split_obj
 from ..store import AwayStore
 from ..workspace import open_workspace
 from .common import busy, output_option, print_data, print_text, read_input, report, verb, warn
+from .tables import change_lines
 
 
-def _hub(settings: Settings, *, reading: bool = False) -> UnifiedMemoryHub:
-    return UnifiedMemoryHub(settings=settings, warn=warn, reading=reading)
+def _hub(settings: Settings, *, reading: bool = False) -> OneShotHub:
+    return OneShotHub(settings=settings, warn=warn, reading=reading)
 
 
-def _away_code(hub: UnifiedMemoryHub) -> int:
+def _away_code(hub: OneShotHub) -> int:
     """5, and one line about it, when the answer came from files."""
     store = hub.workspace.store
     if not isinstance(store, AwayStore):
@@ -181,12 +182,20 @@ def history_command(settings: Settings, agent: str, count: int, output: str) -> 
 
 def _print_version(event: Event) -> None:
     click.secho(f"{event.version:>6}  {event.timestamp}  {event.event}  {event.origin}", bold=True)
-    for change in event.changes:
-        field, by = clip(str(change.get("field")), 40), change.get("by")
-        old, new = encode(change.get("old")), encode(change.get("new"))
-        shown = {"create": f"+ {field}  {clip(new, 60)}", "delete": f"- {field}  {clip(old, 60)}"}
-        text = shown.get(str(change.get("op")), f"~ {field}  {clip(old, 30)} → {clip(new, 30)}")
-        click.echo(f"        {text}" + (f"  by {by}" if by != event.origin else ""))
+    for _, line in change_lines(event):
+        click.echo(f"        {line}")
+
+
+@verb("rollback")
+@click.argument("agent")
+@click.argument("version", type=click.IntRange(1))
+@output_option("text", "json")
+def rollback_command(settings: Settings, agent: str, version: int, output: str) -> int:
+    """Make an agent what it was at a version; `history` shows them. It is a new version, so nothing undoes it."""
+    with _hub(settings) as hub:
+        done = hub.rollback(agent, version)
+        _say(done, output)
+        return _hint_mirror(settings) if done.won else 0
 
 
 @verb("export")

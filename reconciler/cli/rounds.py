@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import files, render
-from ..controller import Options, Round, reconcile_or_away
+from ..controller import Options, Round, back_up, reconcile_or_away
 from ..errors import NotFound, UsageError
-from ..health import write_health
+from ..health import after_round, is_run, write_health
 from ..hub import check_known
 from ..plan import Content, Limit, Plan
 from ..settings import FIRST_RUN, Settings
+from ..stamp import format_time
 from ..state import NotJson, decode, decode_at, members, split_object
 from ..workspace import open_workspace
-from .common import STYLES, busy, output_option, print_text, read_input, report, verb, warn
+from .common import STYLES, busy, output_option, print_text, read_input, report, settings_of, verb, warn
 from .tables import print_agents
+
+if TYPE_CHECKING:
+    from ..daemon import Notice
 
 _prune = click.option("--prune", is_flag=True, help="Delete agents that one side has lost. Default: restore them.")
 _first_run = click.option(
@@ -105,19 +111,22 @@ def said(done: Round) -> str:
 
 
 def held(settings: Settings) -> files.Lock:
-    """The workspace's lock: one reconciler at a time."""
+    """The workspace's lock: one reconciler at a time. A `run` keeps it, so nobody waits for that one; any other
+    holder, such as a hub that writes the file while Redis is away, is soon done."""
     files.private_folder(settings.folder)
-    return files.Lock(settings.folder / "lock")
+    path = settings.folder / "lock"
+    holder = files.Lock.holder(path)
+    return files.Lock(path, 0.05 if holder is not None and is_run(settings, holder) else SHORT_WORK)
 
 
 def finish(settings: Settings, done: Round) -> None:
-    """What follows a round: health.json, and the day's backup."""
-    from datetime import datetime
+    """What follows a round by hand: health.json, and the day's backup."""
+    write_health(settings, after_round(settings, done))
+    back_up(settings, done)
 
-    write_health(settings, done)
-    folder = settings.folder / "backups"
-    if settings.backups and settings.context_file.exists() and "context.json" not in str(done.plan.errors):
-        files.backup(settings.context_file, folder, datetime.now().astimezone().date(), settings.backups)
+
+SHORT_WORK = 10.0
+"""Seconds to wait for those who hold the workspace's lock for one piece of work, one after the other."""
 
 
 def _read_plan(name: str) -> tuple[Content, ...]:
@@ -160,42 +169,65 @@ def _content(texts: dict[str, str]) -> Content | None:
 
 @verb("run")
 @click.option("--once", is_flag=True, help="Stop after the first round.")
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    metavar="FORMAT",
+    help="text for people; json: one document a line on stderr. Default: text.",
+)
 @_prune
-def run_command(settings: Settings, once: bool, prune: bool) -> int:
+@click.pass_context
+def run_command(ctx: click.Context, settings: Settings, once: bool, log_format: str, prune: bool) -> int:
     """Keep files and Redis in agreement until Ctrl-C; with --once, one round and its result in full.
 
-    Prints the plan, what was done and the resulting shared state; after that, each round that changed something.
+    Prints the plan, what was done and the resulting shared state; after that, each round that changed something
+    and each thing that went wrong or is good again. SIGHUP reads the settings again.
     """
     options = Options(prune=prune)
     if once:
         with open_workspace(settings, warn) as workspace, held(settings):
             with busy("Reconciling"):
                 done = reconcile_or_away(workspace, options)
-            tell(settings, done)
+            finish(settings, done)
+        show_round(done)
         print_agents(done.merged)
         return done.exit_code
-    with open_workspace(settings, warn, reading=True):
-        pass  # a server that refuses, or an address that is wrong, is told before anything is touched
     with held(settings):
-        from ..daemon import Daemon
+        from ..daemon import Daemon, Notice
 
-        shown: list[Round] = []
-
-        def on_round(done: Round) -> None:
-            tell(settings, done)
-            if not shown:
-                print_agents(done.merged)
-                click.echo("Watching for changes. Ctrl-C stops.", err=True)
-            shown[:] = [done]
-
-        Daemon(settings, options, on_round, warn).run()
-        click.echo("Stopped.", err=True)
+        tell = log_line if log_format == "json" else tell_person
+        Daemon(settings, options, tell, lambda: settings_of(ctx, None)).run()
+        tell(Notice("stopped", "info", "Stopped."))
     return 0
 
 
-def tell(settings: Settings, done: Round) -> None:
-    """One round for a person, and for health.json."""
-    finish(settings, done)
+def tell_person(notice: Notice) -> None:
+    """A change of state for a person who watches; where nobody does, as one line of a log, but for the first round."""
+    started, watched = notice.event == "started", sys.stdout.isatty()
+    if notice.done is not None and (started or watched):
+        show_round(notice.done)
+    if notice.done is not None and started:
+        print_agents(notice.done.merged)
+        click.echo("Watching for changes. Ctrl-C stops.", err=True)
+    elif notice.event == "stopped":
+        click.echo(notice.text, err=True)
+    elif notice.done is None or not watched:
+        colour = {"error": "red", "warning": "yellow"}.get(notice.level)
+        moment = "" if watched else format_time(time.time_ns() // 1000) + "  "
+        level = "" if notice.level == "info" else click.style(f"{notice.level}: ", fg=colour)
+        click.echo(moment + level + notice.text, err=True)
+
+
+def log_line(notice: Notice) -> None:
+    """A change of state as one JSON document."""
+    moment = format_time(time.time_ns() // 1000)
+    line = {"time": moment, "level": notice.level, "event": notice.event, "message": notice.text, **notice.facts}
+    click.echo(json.dumps(line, ensure_ascii=False), err=True)
+
+
+def show_round(done: Round) -> None:
+    """One round for a person."""
     show(done.plan, "text")
     report_round(done)
     click.echo(said(done))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 
+from ..events import Event
 from ..render import ago, clip
-from ..state import CONTEXT, QUIET, SHARED, Agent, State, decode, present
+from ..state import CONTEXT, QUIET, SHARED, Agent, State, decode, encode, present
 
 MOST = 50
 """Agents shown; more are counted."""
@@ -39,6 +40,16 @@ def print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*(Text(clip(cell, 60)) for cell in row))
     Console(highlight=False, soft_wrap=False).print(table)
+
+
+def change_lines(event: Event) -> Iterator[tuple[str, str]]:
+    """What an event changed: create, update or delete, and a line for a person."""
+    for change in event.changes:
+        op, field, by = str(change.get("op")), clip(str(change.get("field")), 40), clip(str(change.get("by")), 40)
+        old, new = encode(change.get("old")), encode(change.get("new"))
+        shown = {"create": f"+ {field}  {clip(new, 60)}", "delete": f"- {field}  {clip(old, 60)}"}
+        text = shown.get(op, f"~ {field}  {clip(old, 30)} → {clip(new, 30)}")
+        yield op, text + (f"  by {by}" if by != event.origin else "")
 
 
 def _status(fields: Agent) -> str:

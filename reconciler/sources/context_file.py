@@ -128,7 +128,7 @@ class _Parser:
         return list(keys.values())
 
     def _plain(self, member: Member) -> str:
-        return _plain_text(self.text[member.start : member.end])
+        return plain_text(self.text[member.start : member.end])
 
     def _take_record(self, record: Member) -> None:
         name = record.key
@@ -154,7 +154,7 @@ class _Parser:
         if raw.startswith('"'):
             self._warn(record.start, "a bare string is read as the agent's status", record.key)
             self.legacy.add(record.key)
-            return {"status": _plain_text(raw)}
+            return {"status": plain_text(raw)}
         if not raw.startswith("{"):
             raise NotJson(f"expected an object, found {raw[:20]}")
         values: dict[str, str] = {}
@@ -163,7 +163,7 @@ class _Parser:
             if key == "context":
                 values.update(self._read_context(record, text))
             else:
-                values[key] = _plain_text(text)
+                values[key] = plain_text(text)
         if not _is_good(values, found):
             self._explain(record, raw)
             return {}
@@ -206,7 +206,18 @@ class _Parser:
         return Problem(place, message, hint, text=line)
 
 
-def _plain_text(raw: str) -> str:
+def read_record(name: str, raw: str) -> dict[str, str] | None:
+    """The values of one record's text; None unless there is nothing to be said about it."""
+    parser = _Parser(raw, "", frozenset())
+    try:
+        check_depth(raw)
+        values = parser._read_record(Member(name, 0, 0, len(raw)))
+    except NotJson:
+        return None
+    return None if parser.problems or parser.broken or parser.legacy else values
+
+
+def plain_text(raw: str) -> str:
     """A value's text; strings spelt one way, so that stamps tie on them here as they do in Redis."""
     if raw.startswith('"'):
         return encode(decode(raw)) if "\\" in raw else raw
@@ -264,7 +275,7 @@ def _child(text: str, position: int, step: str | int) -> tuple[int, int] | None:
     return None
 
 
-class _Style(NamedTuple):
+class Style(NamedTuple):
     """How a file is laid out: its line end ("" for one line), one step of indentation, and what stands behind
     `:` and, on one line, `,`."""
 
@@ -284,6 +295,17 @@ def render(context: Context, changes: Mapping[str, Mapping[str, Change]], merged
     """The file's text with the changes in it. `changes`: agent to field to change, SHARED for the sections;
     `merged` gives whole records where a legacy one is replaced; `last_update` is JSON text for the file."""
     text = context.text
+    edits = file_edits(context, changes, merged, last_update)
+    start = skip_blank(text, 0)
+    end = len(text.rstrip(" \t\r\n"))
+    style = style_of(text, start)
+    return text[:start] + _edit_object(text[start:end], edits, style, style.newline) + text[end:]
+
+
+def file_edits(
+    context: Context, changes: Mapping[str, Mapping[str, Change]], merged: State, last_update: str
+) -> dict[str, Edit]:
+    """What becomes of the members of the file's object."""
     edits: dict[str, Edit] = {
         name: change.new for name, change in changes.get(SHARED, {}).items() if name != LAST_UPDATE
     }
@@ -295,10 +317,7 @@ def render(context: Context, changes: Mapping[str, Mapping[str, Change]], merged
     if records:
         edits["agents"] = records
     edits[LAST_UPDATE] = last_update
-    start = skip_blank(text, 0)
-    end = len(text.rstrip(" \t\r\n"))
-    style = _style_of(text, start)
-    return text[:start] + _edit_object(text[start:end], edits, style, style.newline) + text[end:]
+    return edits
 
 
 def _record_edit(agent: str, fields: Mapping[str, Change], context: Context, whole: Mapping[str, str]) -> Edit:
@@ -318,7 +337,7 @@ def _record_edit(agent: str, fields: Mapping[str, Change], context: Context, who
     return dict(sorted(edit.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
 
 
-def _edit_object(raw: str, edits: Mapping[str, Edit], style: _Style, margin: str) -> str:
+def _edit_object(raw: str, edits: Mapping[str, Edit], style: Style, margin: str) -> str:
     """A JSON object's text with some members changed; what stands between the others stays as it is."""
     found = list(members(raw))
     inner = margin + style.step
@@ -331,7 +350,7 @@ def _edit_object(raw: str, edits: Mapping[str, Edit], style: _Style, margin: str
             edit = edits[member.key]
             if edit is None:
                 continue
-            value = _edit_value(value, edit, style, inner)
+            value = edit_value(value, edit, style, inner)
         if out:
             out.append(raw[found[index - 1].end : member.key_start])
         out.append(raw[member.key_start : member.start] + value)
@@ -340,11 +359,11 @@ def _edit_object(raw: str, edits: Mapping[str, Edit], style: _Style, margin: str
         if key not in known and edit is not None:
             if out:
                 out.append("," + (lead or style.comma))
-            out.append(encode(key) + style.colon + _edit_value("{}", edit, style, inner))
+            out.append(encode(key) + style.colon + edit_value("{}", edit, style, inner))
     return "{" + lead + "".join(out) + tail + "}" if out else "{}"
 
 
-def _edit_value(raw: str, edit: str | Mapping[str, Any], style: _Style, margin: str) -> str:
+def edit_value(raw: str, edit: str | Mapping[str, Any], style: Style, margin: str) -> str:
     if not isinstance(edit, str):
         return _edit_object(raw if raw.startswith("{") else "{}", edit, style, margin)
     if not style.newline:
@@ -352,14 +371,14 @@ def _edit_value(raw: str, edit: str | Mapping[str, Any], style: _Style, margin: 
     return reindent(edit, step=style.step, margin=margin, colon=style.colon)
 
 
-def _style_of(text: str, start: int) -> _Style:
+def style_of(text: str, start: int) -> Style:
     """The layout of the file, from its first member."""
     first = next(members(text, start), None)
     if first is None:
-        return _Style("\n", "  ", ": ", "")
+        return Style("\n", "  ", ": ", "")
     lead, newline, step = text[start + 1 : first.key_start].rpartition("\n")
     _, end = decode_at(text, first.key_start)
     colon = text[end : first.start]
     if not newline:
-        return _Style("", "", colon, " " if colon.endswith(" ") else "")
-    return _Style("\r\n" if lead.endswith("\r") else "\n", step, colon, "")
+        return Style("", "", colon, " " if colon.endswith(" ") else "")
+    return Style("\r\n" if lead.endswith("\r") else "\n", step, colon, "")

@@ -6,17 +6,18 @@ is named in the problems, and what it said last stands in.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from .. import files
-from ..base import Clean, Memory
+from ..base import Clean, Memory, part
 from ..edits import FILE, Edits, Reference, Seen, Values, Version, find_edits, undo_of
 from ..errors import InputError, Place, Problem
 from ..settings import Settings
-from ..state import Field, State, same_text
+from ..state import Agent, Field, State, same_text
 from . import context_file, manifests
 from .context_file import Context
+from .pieces import Draft
 
 BY = "context.json"
 OLD_COPY = "an old copy"
@@ -43,8 +44,25 @@ class ContextSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything the sources hold now.
+
+    `unreadable`: agents, or "" for all, that are not written to the file now. `touched`: the agents that a source
+    said something new about, None when it may be any. `paths`: the manifest files that may have changed, None
+    for all of them.
+    """
+
+    context: ContextSource
+    loaded: manifests.Loaded
+    problems: tuple[Problem, ...]
+    unreadable: frozenset[str]
+    touched: frozenset[str] | None = None
+    paths: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
-    """Everything the sources say. `unreadable`: agents, or "" for all, that are not written to the file now."""
+    """What the sources say of the agents that a round is about."""
 
     context: ContextSource
     loaded: manifests.Loaded
@@ -53,53 +71,180 @@ class Desired:
     unreadable: frozenset[str]
 
 
-def read(settings: Settings, memory: Memory, now: int) -> Desired:
-    """Observe the sources. `now` in µs; a file saved later than that counts as saved now."""
-    problems: list[Problem] = []
-    unreadable: set[str] = set()
+def desire(reading: Reading, memory: Memory, now: int) -> Desired:
+    """What the sources say of the agents that `memory` is about, their new values stamped."""
+    context, loaded, names = reading.context, reading.loaded, memory.names
+    if names is not None:
+        context = replace(context, state=part(context.state, {*names, FILE}))
+        paths = loaded.files if reading.paths is None else reading.paths
+        loaded = loaded._replace(files=part(loaded.files, paths), manifests=part(loaded.manifests, names))
+    declared = manifests.declare(loaded, reading.loaded.files, memory.manifests, now)
+    return Desired(context, loaded, declared, reading.problems, reading.unreadable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The `context.json` that is there: what it says, its bytes, and whether these must be compared once more."""
+
+    draft: Draft
+    identity: files.Identity
+    data: bytes
+    racy: bool
+
+
+class Sources:
+    """The sources as one process reads them, round after round: what did not change is not read again.
+
+    A reading is believed when a round has remembered it (`settle`, `wrote`), never before.
+    """
+
+    def __init__(self) -> None:
+        self._kept: _Kept | None = None
+        self._found: _Kept | None = None
+        self._loaded: manifests.Loaded | None = None
+        self._problems: tuple[Problem, ...] | None = None
+
+    def read(self, settings: Settings, memory: Memory, now: int, paths: frozenset[str] | None = None) -> Reading:
+        """Observe the sources; `paths`: the only manifest files that may have changed since the last time.
+
+        `now` in µs; a file saved later than that counts as saved now.
+        """
+        problems: list[Problem] = []
+        unreadable: set[str] = set()
+        try:
+            context = self._read_context(settings, memory, now)
+            if context.context is not None:
+                problems += context.context.problems
+                unreadable |= context.context.broken
+        except InputError as error:
+            problems += error.problems
+            unreadable.add("")
+            context = ContextSource(None, None, Edits(), memory.file)
+        declared, paths = self._load(settings, memory, now, paths)
+        assert self._loaded is not None
+        touched = _touched(context, memory, declared)
+        before, self._problems = self._problems, (*problems, *self._loaded.problems)
+        if before != self._problems:
+            touched = None
+        return Reading(context, self._loaded, self._problems, frozenset(unreadable), touched, paths)
+
+    def _load(
+        self, settings: Settings, memory: Memory, now: int, paths: frozenset[str] | None
+    ) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+        """Bring the manifests up to date; the agents they say something new about, and the files looked at."""
+        before = self._loaded
+        if before is not None and paths is not None:
+            some = manifests.load_some(before, settings.manifests_base, paths, now) if paths else before
+            if some is not None:
+                self._loaded = some
+                return _declaring(before, some, paths), paths
+        self._loaded = loaded = _load_all(settings, memory, now)
+        if before is None:
+            return None, None
+        return _declaring(before, loaded, before.files.keys() | loaded.files.keys()), None
+
+    def _read_context(self, settings: Settings, memory: Memory, now: int) -> ContextSource:
+        path, self._found = settings.context_file, None
+        if self._is_still(settings, memory, now):
+            identity = self._kept.identity if self._kept else memory.clean and memory.clean.identity
+            return ContextSource(None, identity, Edits(), memory.file, clean=memory.clean)
+        kept, self._kept = self._kept, None
+        found = files.read(path, context_file.MAX_BYTES)
+        if found is None:
+            if not path.parent.is_dir() and path.parent.exists():
+                place = Place(str(path.parent))
+                raise InputError(Problem(place, "not a folder", "context.json belongs into a folder of this name"))
+            new = context_file.parse(context_file.NEW.encode(), BY, ())
+            return ContextSource(new, None, Edits(), {}, emptied=bool(memory.file))
+        data, identity = found
+        changed = kept.draft.follow(_text(data)) if kept is not None else None
+        draft = kept.draft if kept is not None and changed is not None else Draft(parse(settings, data))
+        context = draft.context
+        source = read_version(context, identity, memory, now, changed)
+        racy = identity.mtime_ns // 1000 >= now - manifests.RACY
+        if not context.problems and not source.emptied:
+            self._found = _Kept(draft, identity, data, racy)
+            return source if racy else replace(source, clean=Clean(identity, settings.local_sections))
+        return source
+
+    def _is_still(self, settings: Settings, memory: Memory, now: int) -> bool:
+        """Whether the file is the one that need not be read; one that cannot be looked at is left to the reading."""
+        kept, clean = self._kept, memory.clean
+        try:
+            identity = files.identify(settings.context_file)
+            if kept is None or identity != kept.identity:
+                same = clean is not None and clean.local_sections == settings.local_sections
+                return same and clean is not None and identity == clean.identity
+            if not kept.racy:
+                return True
+            found = files.read(settings.context_file, context_file.MAX_BYTES)
+        except (OSError, InputError):
+            return False
+        if found is None or found != (kept.data, kept.identity):
+            return False
+        self._kept = replace(kept, racy=kept.identity.mtime_ns // 1000 >= now - manifests.RACY)
+        return True
+
+    def draft(self, settings: Settings, source: ContextSource) -> Draft:
+        """The file as it was read last, to be edited; it is believed again when it is in place (`wrote`)."""
+        known = next((k for k in (self._found, self._kept) if k and k.identity == source.identity), None)
+        self._found = self._kept = None
+        if known is not None:
+            return known.draft
+        if source.context is not None:
+            return Draft(source.context)
+        # it was not read because it had not changed; if it has by now, the swap will find out
+        found = files.read(settings.context_file, context_file.MAX_BYTES)
+        return Draft(parse(settings, found[0] if found else context_file.NEW.encode()))
+
+    def settle(self) -> None:
+        """What was read last is remembered."""
+        if self._found is not None:
+            self._kept, self._found = self._found, None
+
+    def wrote(self, draft: Draft, identity: files.Identity, data: bytes) -> None:
+        """This program's own version is in place."""
+        self._kept, self._found = _Kept(draft, identity, data, racy=True), None
+
+
+def _load_all(settings: Settings, memory: Memory, now: int) -> manifests.Loaded:
     try:
-        context = _read_context(settings, memory, now)
-        if context.context is not None:
-            problems += context.context.problems
-            unreadable |= context.context.broken
-    except InputError as error:
-        problems += error.problems
-        unreadable.add("")
-        context = ContextSource(None, None, Edits(), memory.file)
-    try:
-        loaded = manifests.load(settings.manifests, settings.manifests_base, memory.manifests, now)
+        return manifests.load(settings.manifests, settings.manifests_base, memory.manifests, now)
     except InputError as error:
         known = memory.manifests
         said = {manifest.agent: manifest for file in known.files.values() for manifest in file.manifests}
-        loaded = manifests.Loaded(dict(known.files), said, list(error.problems), frozenset(said))
-    declared = manifests.declare(loaded, memory.manifests, now)
-    return Desired(context, loaded, declared, (*problems, *loaded.problems), frozenset(unreadable))
+        return manifests.Loaded(dict(known.files), said, list(error.problems), frozenset(said))
 
 
-def _read_context(settings: Settings, memory: Memory, now: int) -> ContextSource:
-    path = settings.context_file
-    if memory.clean is not None and _is_still(path, memory.clean, settings):
-        return ContextSource(None, memory.clean.identity, Edits(), memory.file, clean=memory.clean)
-    found = files.read(path, context_file.MAX_BYTES)
-    if found is None:
-        if not path.parent.is_dir() and path.parent.exists():
-            place = Place(str(path.parent))
-            raise InputError(Problem(place, "not a folder", "context.json belongs into a folder of this name"))
-        new = context_file.parse(context_file.NEW.encode(), BY, ())
-        return ContextSource(new, None, Edits(), {}, emptied=bool(memory.file))
-    data, identity = found
-    context = parse(settings, data)
-    source = read_version(context, identity, memory, now)
-    quiet = identity.mtime_ns // 1000 < now - manifests.RACY and not context.problems and not source.emptied
-    return replace(source, clean=Clean(identity, settings.local_sections) if quiet else None)
+def _text(data: bytes) -> str:
+    """As the parser reads it; bytes that are no text are left to it."""
+    return data.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
-def _is_still(path: Path, clean: Clean, settings: Settings) -> bool:
-    """Whether the file is the one that need not be read; one that cannot be looked at is left to the reading."""
-    try:
-        return files.identify(path) == clean.identity and clean.local_sections == settings.local_sections
-    except OSError:
-        return False
+def _touched(context: ContextSource, memory: Memory, declared: frozenset[str] | None) -> frozenset[str] | None:
+    """The agents that the sources say something new about; None when it may be any."""
+    if declared is None or memory.empty:
+        return None
+    names = {entry.agent for entry in memory.journal} | declared
+    if context.context is not None:
+        if context.emptied or context.identity is None:
+            return None
+        names |= {*context.edits.state, *context.edits.gone, *context.edits.stale}
+        for agent in context.state.keys() | memory.file.keys():
+            here, known = context.state.get(agent), memory.file.get(agent)
+            if here is not known and here != known:
+                names.add(agent)
+    return frozenset(names - {FILE})
+
+
+def _declaring(before: manifests.Loaded, after: manifests.Loaded, paths: Iterable[str]) -> frozenset[str]:
+    """The agents of the manifest files that are not what they were."""
+    names: set[str] = set()
+    for path in paths:
+        old, new = before.files.get(path), after.files.get(path)
+        if old != new:
+            names.update(manifest.agent for file in (old, new) if file for manifest in file.manifests)
+    return frozenset(names)
 
 
 def parse(settings: Settings, data: bytes) -> Context:
@@ -107,14 +252,19 @@ def parse(settings: Settings, data: bytes) -> Context:
     return context_file.parse(data, manifests.shown(settings.context_file, settings.root), settings.local_sections)
 
 
-def read_version(context: Context, identity: files.Identity, memory: Memory, now: int) -> ContextSource:
-    """What one version of the file means, held against the versions that are known."""
+def read_version(
+    context: Context, identity: files.Identity, memory: Memory, now: int, changed: frozenset[str] | None = None
+) -> ContextSource:
+    """What one version of the file means, held against the versions that are known. `changed`: the agents whose
+    values are not the latest version's, None when any may be."""
     saved = min(identity.mtime_ns // 1000, now)
     if _lost_all(context.values, memory.file):
         return ContextSource(context, identity, Edits(), file_state(context.values, {}), emptied=True)
-    reference = Reference(memory.file, memory.file_versions)
+    reference = Reference(memory.file, memory.file_versions, changed)
     edits = find_edits(context.values, reference, Seen(saved, now), by=BY, skip=context.broken)
-    state = file_state(context.values, edits.state, memory.file)
+    values = context.values if changed is None else part(context.values, changed)
+    state: dict[str, Agent] = dict(memory.file) if changed is not None else {}
+    state |= file_state(values, edits.state, memory.file)
     state |= standing_in(context, memory)
     undo = undo_of(memory.file, state) if memory.file else {}
     versions = (Version(saved, False, undo),) if undo else ()

@@ -188,6 +188,30 @@ def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
     return Loaded(found, manifests, problems + clashes, frozenset(broken))
 
 
+def load_some(before: Loaded, base: Path, paths: Iterable[str], now: int) -> Loaded | None:
+    """The manifests after some files, named as in `Loaded.files`, may have changed; None when all must be read:
+    where anything is wrong, or one agent is declared in several places."""
+    found, agents = dict(before.files), dict(before.manifests)
+    try:
+        for name in paths:
+            old = found.pop(name, None)
+            for manifest in old.manifests if old else ():
+                agents.pop(manifest.agent, None)
+            if not (base / name).is_file():
+                continue
+            file, problems = _load_file(base / name, name, old, now)
+            if problems or file is None:
+                return None
+            found[name] = file
+    except InputError:
+        return None
+    others = {agent.lower() for agent in agents}
+    new = [manifest for name in paths if name in found for manifest in found[name].manifests]
+    if before.problems or len(others | {manifest.agent.lower() for manifest in new}) < len(agents) + len(new):
+        return None
+    return Loaded(found, agents | {manifest.agent: manifest for manifest in new}, [], frozenset())
+
+
 def manifest_files(folder: Path) -> list[Path]:
     """`**/*.yaml` and `*.yml`, sorted, hidden ones left out. Raises InputError for a file in its place."""
     if folder.exists() and not folder.is_dir():
@@ -257,13 +281,13 @@ class Declared(NamedTuple):
     undated: frozenset[tuple[str, str]]
 
 
-def declare(loaded: Loaded, known: Known, now: int) -> Declared:
+def declare(loaded: Loaded, all_files: Mapping[str, File], known: Known, now: int) -> Declared:
     """Stamp what changed in the manifests since base saw them (DESIGN §5.5); unchanged fields are no write."""
     result = Declared({}, {}, {}, {}, frozenset())
     undated: set[tuple[str, str]] = set()
     for agent, manifest in sorted(loaded.manifests.items()):
         before = known.fields.get(agent, {})
-        at = _time_of(manifest, loaded.files[manifest.path], known, now)
+        at = _time_of(manifest, all_files[manifest.path], known, now)
         stamp = partial(_stamped, before, at, manifest.path)
         now_fields = {name: stamp(name, text) for name, text in manifest.values.items()}
         result.fields[agent] = now_fields

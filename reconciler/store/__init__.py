@@ -76,23 +76,29 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Some fields of one agent, written in one step. `floor`: the version known from before a wiped server.
+    """Some fields of one agent, written in one step.
 
-    `everything`: delete the agent, whatever fields it has, now.
+    `floor`: the version known from before, so that a wiped server goes on counting; None if it was not looked up,
+    and is asked for only if the server has none (`Written.unknown_floor`).
+    `everything`: delete the agent, whatever fields it has, now; without `puts`. `priority` is what the event says:
+    high, normal or low.
     """
 
     agent: str
     puts: tuple[Put, ...]
     event: str = CONTEXT_UPDATE
-    floor: int = 0
+    floor: int | None = 0
     seen: Mapping[str, Seen] = field(default_factory=dict)
     everything: bool = False
+    priority: str = "normal"
 
 
 class Written(NamedTuple):
     """What became of a write. `flags` has a letter for each put: w won, s the same value, o older than what
     was there; capital where its stamp was clamped. `at` is the server's time, `touched` the agent's
-    `last_update` in µs. `refused`: why nothing was written, "" if it was; `foreign` if adopting first helps.
+    `last_update` in µs. `refused`: why nothing was written, "" if it was; `foreign` if adopting first helps, `later`
+    if the server takes no writes at the moment (out of memory, a replica, a failing disk), `unknown_floor` if it has
+    no version of the agent: give the last one that is known.
     """
 
     version: int = 0
@@ -101,10 +107,37 @@ class Written(NamedTuple):
     touched: int = 0
     refused: str = ""
     foreign: bool = False
+    later: bool = False
+    unknown_floor: bool = False
 
     @property
     def won(self) -> bool:
         return "w" in self.flags.lower()
+
+
+class Channel(Protocol):
+    """A subscription on a connection of its own. Messages are bytes: whatever anybody published."""
+
+    def receive(self, timeout: float) -> list[bytes]:
+        """Every message at hand, waiting at most `timeout` seconds for the first; none is no error.
+
+        Raises StoreAway when the connection is lost, also when it only fell silent: an unanswered PING counts.
+        """
+
+    def close(self) -> None: ...
+
+
+class Tracking(Protocol):
+    """Hears of every write to an agent's hash, by whomever, on a connection of its own."""
+
+    def receive(self, timeout: float) -> frozenset[str] | None:
+        """The agents written since the last call, waiting at most `timeout` seconds for the first; with 0, all
+        that the server had sent when it was asked. None: any of them may have been (FLUSHALL).
+
+        Raises StoreAway when the connection is lost or fell silent: whatever was believed must be read again.
+        """
+
+    def close(self) -> None: ...
 
 
 class LiveStore(Protocol):
@@ -113,7 +146,9 @@ class LiveStore(Protocol):
     Everything here raises StoreAway when Redis cannot be reached now, StoreError when it refuses for good.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How it is shown: its address without secrets."""
 
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         """Read all agents, or the named ones. `base` tells which values raw writes replaced."""
@@ -124,6 +159,18 @@ class LiveStore(Protocol):
     def history(self, agent: str, count: int) -> list[Event]:
         """The last `count` versions, newest first."""
 
+    def since(self, agent: str, version: int) -> list[Event]:
+        """The versions after `version`, oldest first, as far back as the history goes."""
+
+    def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
+        """The version of every agent, or of the named ones, without reading their fields; 0 for none."""
+
+    def listen(self, agents: Sequence[str] = ()) -> Channel:
+        """Subscribe to these agents' channels, or to all events; when this returns, nothing more is missed."""
+
+    def track(self) -> Tracking:
+        """Hear of writes from now on. Raises StoreError where the server or its rights do not allow it."""
+
     def publish(self, event: Event) -> int:
         """Say something that is no write; the number of subscribers that heard it."""
 
@@ -133,29 +180,44 @@ class LiveStore(Protocol):
     def close(self) -> None: ...
 
 
+AWAY_NAME = "files only"
+
+
 class AwayStore:
     """Redis as it is while it cannot be reached: nothing to see, and nobody takes a write."""
 
     def __init__(self, reason: StoreAway) -> None:
         self.reason = reason
-        self.name = "files only"
+        self.name = AWAY_NAME
 
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return Live(up=False)
 
     def write(self, writes: Sequence[Write]) -> list[Written]:
         if writes:
-            raise self.reason
+            raise self.reason.with_traceback(None)
         return []
 
     def history(self, agent: str, count: int) -> list[Event]:
-        raise self.reason
+        raise self.reason.with_traceback(None)
+
+    def since(self, agent: str, version: int) -> list[Event]:
+        raise self.reason.with_traceback(None)
+
+    def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
+        raise self.reason.with_traceback(None)
+
+    def listen(self, agents: Sequence[str] = ()) -> Channel:
+        raise self.reason.with_traceback(None)
+
+    def track(self) -> Tracking:
+        raise self.reason.with_traceback(None)
 
     def publish(self, event: Event) -> int:
-        raise self.reason
+        raise self.reason.with_traceback(None)
 
     def start_epoch(self, epoch: str) -> str:
-        raise self.reason
+        raise self.reason.with_traceback(None)
 
     def close(self) -> None:
         return None

@@ -67,11 +67,13 @@ class Embedded:
         self._users = FileLock(self.folder / "users.lock")
 
     def start(self) -> None:
-        """Attach to the running server or start it, and return when it answers.
+        """Attach to the running server or start it, and return when it answers. Called again, it starts one
+        that has ended meanwhile.
 
         Raises StoreError when it cannot run, StoreAway when it runs but does not answer yet.
         """
         if self._users.held:
+            self._revive()
             return
         private_folder(self.folder)
         if self.socket.parent != self.folder:
@@ -111,6 +113,21 @@ class Embedded:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _revive(self) -> None:
+        """Start a server that somebody killed. One that only does not answer is left alone, and not waited for."""
+        if self._ask("PING").startswith("+PONG"):
+            return
+        turn, server = FileLock(self.folder / "start.lock"), FileLock(self.folder / "server.lock")
+        if not turn.take(seconds=1):
+            raise StoreAway(f"embedded: another process is starting or stopping {self.folder}")
+        try:
+            if not server.take():
+                raise StoreAway(f"embedded: the server in {self.folder} does not answer")
+            server.release()
+            self._launch_or_attach()
+        finally:
+            turn.release()
 
     def _launch_or_attach(self) -> None:
         """Wait for an answer; start a server when none is there, but only once."""

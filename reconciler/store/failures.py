@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     BusyLoadingError,
@@ -15,6 +16,7 @@ from redis.exceptions import (
     InvalidResponse,
     MasterDownError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     TimeoutError,
@@ -27,6 +29,14 @@ from .layout import keys_of
 T = TypeVar("T")
 
 
+class WrongAddress(RedisError):
+    """Somebody answers, but not who the address says. `hint` is the way out."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
 def translate(work: Callable[[], T], name: str) -> T:
     """Run some client calls and say their failures in this program's words: temporary or permanent."""
     try:
@@ -37,6 +47,10 @@ def translate(work: Callable[[], T], name: str) -> T:
 
 def said(error: RedisError, name: str) -> StoreAway | StoreError:
     what = _first(error)
+    if isinstance(error, WrongAddress):
+        return StoreError(f"{name} {what}", hint=error.hint)
+    if isinstance(error, AskError) or "not allowed in cluster mode" in what:  # MOVED is a kind of ASK
+        return StoreError(f"{name} is one node of a cluster", hint="write redis+cluster:// in place of redis://")
     if asks(error):
         return StoreError(f"{name} asks for a password", hint="set REDIS_PASSWORD or put it into REDIS_URL")
     if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
@@ -71,9 +85,32 @@ def asks(error: RedisError) -> bool:
     return any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called"))
 
 
+def locked_out(error: StoreError) -> bool:
+    """Whether a call failed at the password: a client that is made anew may be let in."""
+    cause = error.__context__
+    kinds = (AuthenticationError, AuthenticationWrongNumberOfArgsError)
+    return isinstance(cause, kinds) or (isinstance(cause, RedisError) and asks(cause))
+
+
+_STATE = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS)\b")
+"""A server that takes no writes at the moment, and says so before any: memory, a replica, a disk, too few replicas."""
+
+
+def of_the_state(error: RedisError) -> bool:
+    """Whether a write was refused for what the server is at the moment; reading goes on, and the write may later."""
+    return isinstance(error, ReadOnlyError | OutOfMemoryError) or bool(_STATE.search(str(error)))
+
+
+def unwritable(error: RedisError) -> str:
+    """That refusal in words."""
+    if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
+        return "the server is a read-only replica; its master takes writes"
+    return f"the server takes no writes: {_plain(error)}"
+
+
 _WHOLE_STORE = (
-    AuthenticationError, AuthenticationWrongNumberOfArgsError, BusyLoadingError, ClusterDownError, ConnectionError,
-    MasterDownError, NoPermissionError, ReadOnlyError, TimeoutError, TryAgainError,
+    AskError, AuthenticationError, AuthenticationWrongNumberOfArgsError, BusyLoadingError, ClusterDownError,
+    ConnectionError, MasterDownError, NoPermissionError, TimeoutError, TryAgainError,
 )  # fmt: skip
 
 
@@ -83,13 +120,18 @@ def of_the_store(error: RedisError) -> bool:
 
 
 def refusal(agent: str, answer: RedisError) -> str:
-    """What the script failed at for one agent, without the script's own name and line in it."""
-    error = re.sub(r"^ERR Error running script.*?: -?|,? script: \w+, on @\w+:\d+", "", _first(answer)).rstrip(".")
+    """What the script failed at for one agent."""
+    error = _plain(answer)
     if "WRONGTYPE" in error:
         return f"one of {', '.join(keys_of(agent))} is of another type; TYPE tells which, RENAME it to keep it"
     if "XADD" in error:
         return f"{keys_of(agent).history} holds entries of somebody else; DEL it, or RENAME it to keep it"
     return error
+
+
+def _plain(error: RedisError) -> str:
+    """What the server said, without the script's name and line."""
+    return re.sub(r"^ERR Error running script.*?: -?|,? script: \w+, on @\w+:\d+", "", _first(error)).rstrip(".")
 
 
 def _first(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import Place, Problem
@@ -50,6 +51,7 @@ class Keys(NamedTuple):
     history: str
 
 
+@lru_cache(maxsize=20_000)
 def keys_of(agent: str) -> Keys:
     name = "memory:shared" if agent == SHARED else AGENTS + agent
     return Keys(name, f"memory:meta:{{{name}}}", f"memory:history:{{{name}}}")
@@ -76,6 +78,8 @@ def encode_field(field: str, text: str | None) -> tuple[str, str]:
     if field.startswith(CONTEXT):
         return "c", text
     if text.startswith('"'):
+        if "\\" not in text:
+            return "s", text[1:-1]
         plain = decode(text)
         try:
             plain.encode()
@@ -317,3 +321,14 @@ def arguments(puts: tuple[Put, ...]) -> Iterator[str]:
     for put in puts:
         kind, text = ("f", "") if put.forget else encode_field(put.field, put.text)
         yield from (put.field, kind, text, "" if put.at is None else str(max(put.at, 0)), put.by, put.old)
+
+
+def live_arguments(puts: tuple[Put, ...], origin: str) -> list[str] | None:
+    """Puts that are all live and by `origin`, three arguments each; None if another is among them."""
+    found: list[str] = []
+    for put in puts:
+        if put.at is not None or put.by != origin or put.old or put.forget:
+            return None
+        kind, text = encode_field(put.field, put.text)
+        found += (put.field, kind, text)
+    return found

@@ -1,4 +1,4 @@
-"""Live memory in Redis or Valkey: with `failures`, the only module that knows the client.
+"""Live memory in Redis or Valkey. Only this package knows the client.
 
 Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retried inside the client
 (DESIGN §8). What is temporary becomes StoreAway, what is not StoreError; the caller decides.
@@ -7,29 +7,27 @@ Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retrie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError
-from redis.retry import Retry
+from redis.exceptions import NoPermissionError, RedisError
 
-from ..errors import Place, Problem, StoreError
-from ..events import CHANNEL, Event, Foreign, agent_channel, read_event
+from ..errors import Place, Problem
+from ..events import CHANNEL, PRIORITIES, Event, Foreign, agent_channel, read_event
 from ..state import CONTEXT, SHARED, State, is_agent_name
-from . import Live, LiveAgent, Write, Written
-from .failures import asks, needs_none, of_the_store, refusal, said, translate
-from .layout import AGENTS, agent_of, arguments, keys_of, read_agent
+from . import Channel, Live, LiveAgent, Tracking, Write, Written
+from .failures import of_the_state, of_the_store, refusal, translate, unwritable
+from .layout import AGENTS, agent_of, arguments, keys_of, live_arguments, read_agent
+from .listening import RedisChannel, track
+from .wire import NOT_AFTER, Client, Command, Wire
 
 SCRIPT = (Path(__file__).parent / "write.lua").read_text(encoding="utf-8")
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-PUBLISHED_PASSWORD = "changeme-02luka"
+READ = (Path(__file__).parent / "read.lua").read_text(encoding="utf-8")
+READ_SHA = hashlib.sha1(READ.encode(), usedforsecurity=False).hexdigest()
 CHUNK = 500
 HUB = "memory:hub"
 SCHEMA_VERSION = 1
@@ -49,18 +47,21 @@ class Limits:
 class RedisStore:
     """A LiveStore over one redis-py client. `origin` names this writer in events."""
 
-    def __init__(self, client: redis.Redis, origin: str, limits: Limits | None = None, name: str = "redis") -> None:
+    def __init__(self, client: Client, origin: str, limits: Limits | None = None, name: str = "redis") -> None:
         self.client, self.origin, self.limits, self.name = client, origin, limits or Limits(), name
+        self.wire = Wire(client)
+        self._read = "EVALSHA_RO"
+        self._history, self._limits = str(self.limits.history), f"{self.limits.max_skew} {self.limits.tombstones} "
+        self._rights = ""
+        """"1" once a write found that it may publish; the server need not look again."""
 
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return self._call(lambda: self._observe(base, agents))
 
     def _observe(self, base: State, agents: Iterable[str] | None) -> Live:
-        seconds, micros = self.client.time()
-        now = int(seconds) * 1_000_000 + int(micros)
-        epoch = self.client.hget(HUB, "epoch")
+        now, epoch = self._moment()
         problems: list[Problem] = []
-        names = sorted(set(self._names(problems)) if agents is None else set(agents))
+        names = sorted(self._all_names(base, problems) if agents is None else set(agents))
         found: dict[str, LiveAgent] = {}
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
@@ -68,11 +69,20 @@ class RedisStore:
                 if raw_hash or sidecar:
                     found[name], more = read_agent(name, raw_hash, sidecar, base.get(name, {}), now)
                     problems += more
-        return Live(True, now, _text(epoch), found, tuple(problems))
+        return Live(True, now, epoch, found, tuple(problems))
+
+    def _moment(self) -> tuple[int, str]:
+        """The server's time, in µs since 1970 UTC, and its mark; of a cluster, the time of one of its nodes."""
+        (seconds, micros), epoch = _whole(self.wire.exchange([("TIME",), ("HGET", HUB, "epoch")]))
+        return int(seconds) * 1_000_000 + int(micros), _text(epoch)
+
+    def _all_names(self, base: State, problems: list[Problem]) -> set[str]:
+        """Also those that nobody found in a cluster: a key that moves may be missed on both of its nodes."""
+        return set(self._names(problems)) | (set(base) if self.wire.scattered else set())
 
     def _names(self, problems: list[Problem]) -> Iterable[str]:
         """The agents that have a hash or a sidecar; illegal names are reported and left alone."""
-        for key in sorted(set(self.client.scan_iter(match="memory:*", count=2_000))):
+        for key in sorted(set(self.wire.keys_like("memory:*"))):
             text = key.decode("utf-8", "backslashreplace")
             name = agent_of(text)
             if name is None:
@@ -86,23 +96,22 @@ class RedisStore:
     def _read_chunk(
         self, names: Sequence[str], problems: list[Problem]
     ) -> Iterable[tuple[str, dict[bytes, bytes], dict[bytes, bytes]]]:
-        """Hash and sidecar of each agent, read in one transaction so that they belong together."""
-        pipe = self.client.pipeline(transaction=True)
-        for name in names:
-            pipe.hgetall(keys_of(name).hash)
-            pipe.hgetall(keys_of(name).sidecar)
-        answers = pipe.execute(raise_on_error=False)
-        for index, name in enumerate(names):
-            pair = answers[2 * index : 2 * index + 2]
-            wrong = next((answer for answer in pair if isinstance(answer, RedisError)), None)
-            if wrong is None:
-                yield name, pair[0], pair[1]
-            elif "WRONGTYPE" in str(wrong):
-                key = keys_of(name).hash if wrong is pair[0] else keys_of(name).sidecar
+        """Hash and sidecar of each agent, which belong together: one script reads both."""
+        for name, answer in zip(names, _whole(self._run_read(names)), strict=True):
+            if isinstance(answer, int):
+                key = keys_of(name)[answer - 1]
                 hint = f"TYPE {key} tells what it is; RENAME it to keep it"
                 problems.append(Problem(Place(key), "not a hash", hint, agent=name))
             else:
-                raise wrong
+                yield name, _pairs(answer[0]), _pairs(answer[1])
+
+    def _run_read(self, names: Sequence[str]) -> list[Any]:
+        """By the command that cannot write, which servers have from version 7 on."""
+        answers = self.wire.run_script(READ, [(self._read, READ_SHA, "2", *keys_of(name)[:2]) for name in names])
+        if self._read != "EVALSHA" and any("unknown command" in str(a).lower() for a in answers[:1]):
+            self._read = "EVALSHA"
+            return self._run_read(names)
+        return answers
 
     def write(self, writes: Sequence[Write]) -> list[Written]:
         found: list[Written] = []
@@ -113,62 +122,87 @@ class RedisStore:
 
     def _write_chunk(self, writes: Sequence[Write]) -> list[Written]:
         unfit = {index: reason for index, write in enumerate(writes) if (reason := _unfit(write))}
-        commands = {index: self._command(write) for index, write in enumerate(writes) if index not in unfit}
-        answers = self._send(commands)
-        missing = {index: commands[index] for index, answer in answers.items() if isinstance(answer, NoScriptError)}
-        if missing:
-            self.client.script_load(SCRIPT)
-            answers |= self._send(missing)
-        return [
-            Written(refused=unfit[index]) if index in unfit else _written(write.agent, answers[index])
-            for index, write in enumerate(writes)
-        ]
+        commands = [self._command(write) for index, write in enumerate(writes) if index not in unfit]
+        answers = iter(self.wire.run_script(SCRIPT, commands))
+        try:
+            found = [
+                Written(refused=unfit[index]) if index in unfit else _written(write.agent, next(answers))
+                for index, write in enumerate(writes)
+            ]
+        except NoPermissionError:
+            self._rights = ""
+            raise
+        if not self._rights and any(answer.won for answer in found):
+            self._rights = "1"
+        return found
 
-    def _send(self, commands: Mapping[int, tuple[str, ...]]) -> dict[int, Any]:
-        """Each command's answer, errors included, from one round trip."""
-        pipe: Any = self.client.pipeline(transaction=False)
-        for command in commands.values():
-            pipe.execute_command(*command)
-        return dict(zip(commands, pipe.execute(raise_on_error=False), strict=True))
-
-    def _command(self, write: Write) -> tuple[str, ...]:
-        keys, limits = keys_of(write.agent), self.limits
-        seen = [part for name, text in write.seen.items() for part in (name, *text)]
-        every = ("", "a", "", "", self.origin, "") if write.everything else ()
-        return (
-            "EVALSHA", SCRIPT_SHA, "3", keys.hash, keys.sidecar, keys.history,
-            CHANNEL, write.agent, write.event, self.origin,
-            str(limits.max_skew), str(limits.history), str(write.floor), str(limits.tombstones),
-            str(len(write.seen)), *seen, *every, *arguments(write.puts),
+    def _command(self, write: Write) -> Command:
+        head = (
+            "EVALSHA", SCRIPT_SHA, "3", *keys_of(write.agent),
+            CHANNEL, write.agent, write.event, self.origin, write.priority, self._history, self._rights,
         )  # fmt: skip
+        if write.floor is None and not write.seen and not write.everything:
+            changes = live_arguments(write.puts, self.origin)
+            if changes is not None:
+                return (*head, self._limits, "", *changes, NOT_AFTER)
+        limits = self._limits if write.floor is None else f"{self._limits}{write.floor}"
+        seen = [part for name, text in write.seen.items() for part in (name, *text)]
+        full = ("", "a", "", "", self.origin, "") if write.everything else arguments(write.puts)
+        # A dated write may come late: whatever is newer by then stays.
+        live = write.everything or write.seen or any(put.at is None for put in write.puts)
+        return (*head, limits, str(len(write.seen)), *seen, *full, NOT_AFTER if live else "")
 
     def history(self, agent: str, count: int) -> list[Event]:
-        client: Any = self.client
-        entries = self._call(lambda: client.xrevrange(keys_of(agent).history, count=count))
-        found = []
-        for _, fields in entries:
-            with suppress(Foreign):  # somebody else's entry
-                found.append(read_event(fields.get(b"event", b"")))
+        command = ("XREVRANGE", keys_of(agent).history, "+", "-", "COUNT", str(count))
+        return [event for _, event in self._entries(command) if event]
+
+    def since(self, agent: str, version: int) -> list[Event]:
+        found: list[Event] = []
+        while True:
+            command = ("XRANGE", keys_of(agent).history, str(version + 1), "+", "COUNT", str(CHUNK))
+            entries = self._entries(command)
+            found += (event for _, event in entries if event)
+            if len(entries) < CHUNK:
+                return found
+            version = entries[-1][0]
+
+    def _entries(self, command: Command) -> list[tuple[int, Event | None]]:
+        """Entries of a history: the version each stands for, and its event, None for one of somebody else."""
+        answer = self._call(lambda: _whole(self.wire.exchange([command])))[0]
+        return [(int(entry.partition(b"-")[0]), _event(fields)) for entry, fields in answer]
+
+    def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
+        return self._call(lambda: self._versions(self._names([]) if agents is None else agents))
+
+    def _versions(self, agents: Iterable[str]) -> dict[str, int]:
+        names, found = sorted(set(agents)), {}
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            answers = self.wire.exchange([("HGET", keys_of(name).sidecar, "version") for name in chunk])
+            for name, answer in zip(chunk, answers, strict=True):
+                if isinstance(answer, RedisError) and "WRONGTYPE" not in str(answer):
+                    raise answer
+                found[name] = int(answer) if isinstance(answer, bytes) and answer.isdigit() else 0
         return found
 
     def publish(self, event: Event) -> int:
         text = event.text
+        commands: list[Command] = [("PUBLISH", agent_channel(event.agent), text), ("PUBLISH", CHANNEL, text)]
+        return int(self._call(lambda: _whole(self.wire.exchange(commands)))[-1])
 
-        def say() -> int:
-            pipe = self.client.pipeline(transaction=False)
-            pipe.publish(agent_channel(event.agent), text)
-            pipe.publish(CHANNEL, text)
-            return int(pipe.execute()[-1])
+    def listen(self, agents: Sequence[str] = ()) -> Channel:
+        return RedisChannel(self.client, self.name, agents)
 
-        return self._call(say)
+    def track(self) -> Tracking:
+        return track(self.client, self.name, lambda: self._call(self._moment)[1])
 
     def start_epoch(self, epoch: str) -> str:
         def mark() -> str:
-            pipe = self.client.pipeline(transaction=True)
-            pipe.hsetnx(HUB, "epoch", epoch)
-            pipe.hsetnx(HUB, "schema", SCHEMA_VERSION)
-            pipe.hget(HUB, "epoch")
-            return _text(pipe.execute()[-1])
+            commands: list[Command] = [
+                ("HSETNX", HUB, "epoch", epoch), ("HSETNX", HUB, "schema", str(SCHEMA_VERSION)),
+                ("HGET", HUB, "epoch"),
+            ]  # fmt: skip
+            return _text(_whole(self.wire.exchange(commands), of_the_state)[-1])
 
         return self._call(mark)
 
@@ -181,11 +215,14 @@ class RedisStore:
 
 def _unfit(write: Write) -> str:
     """Why a write cannot even be sent; "" if it can."""
+    if write.priority not in PRIORITIES:
+        return f"the priority is {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}"
     for put in write.puts:
         if put.field == "context" or (write.agent == SHARED and put.field.startswith(CONTEXT)):
             return f"{put.field}: this name is reserved"
         try:
-            f"{put.field}{put.text}{put.by}{put.old}".encode()
+            for text in (put.field, put.text or "", put.by, put.old):
+                text.isascii() or text.encode()
         except UnicodeEncodeError:
             return f"{put.field.encode('utf-8', 'backslashreplace').decode()}: not Unicode text"
     return ""
@@ -195,78 +232,41 @@ def _written(agent: str, answer: Any) -> Written:
     if isinstance(answer, RedisError):
         if of_the_store(answer):
             raise answer
+        if of_the_state(answer):
+            return Written(refused=unwritable(answer), later=True)
         return Written(refused=refusal(agent, answer))
     if answer[0] == -1:
         return Written(refused=f"{_text(answer[1])} was written by somebody else just now", foreign=True)
     if answer[0] == -2:
         return Written(refused=f"{_text(answer[1])}: a raw newline in a value")
-    return Written(int(answer[0]), int(answer[1]), _text(answer[2]), int(answer[3]))
+    if answer[0] == -3:
+        return Written(refused="it has no version, and the last one was not given", unknown_floor=True)
+    if answer[0] == -4:
+        return Written(refused="the server was too slow to take it in time", later=True)
+    version, seconds, micros, flags, touched = answer
+    return Written(int(version), int(seconds) * 1_000_000 + int(micros), _text(flags), int(touched))
+
+
+def _whole(answers: list[Any], passes: Callable[[RedisError], bool] = lambda _: False) -> list[Any]:
+    """The answers, if none is an error; those that `passes` are no answer at all."""
+    for answer in answers:
+        if isinstance(answer, RedisError) and not passes(answer):
+            raise answer
+    return answers
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _event(fields: Any) -> Event | None:
+    """The event in an entry of a history; None for somebody else's entry."""
+    packed = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=False))
+    try:
+        return read_event(packed.get(b"event", b""))
+    except Foreign:
+        return None
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
-
-
-def connect(url: str, password: str | None, warn: Callable[[str], None]) -> redis.Redis:
-    """A client for a URL, with its password found out (DESIGN §3). Raises StoreAway, StoreError.
-
-    `password` is used when the URL has none. A server that has no password is accepted although one is
-    configured; one that asks, with none configured, is offered the published one, with a warning.
-    """
-    name = public_name(url)
-    client = _client(url, password)
-    first = _ping(client)
-    if first is None:
-        return client
-    client.close()
-    if needs_none(first):
-        client = _client(_without_password(url), None)
-        warning = f"{name} has no password although one is configured; it was used without"
-    elif asks(first):
-        client = _client(url, PUBLISHED_PASSWORD)
-        warning = f"{name} accepts the published default password; set another one (requirepass)"
-    else:
-        raise said(first, name)
-    second = _ping(client)
-    if second is not None:
-        client.close()
-        raise said(first if isinstance(second, AuthenticationError) else second, name)
-    warn(warning)
-    return client
-
-
-def _ping(client: redis.Redis) -> RedisError | None:
-    try:
-        client.ping()
-    except RedisError as error:
-        return error
-    return None
-
-
-def _client(url: str, password: str | None) -> redis.Redis:
-    try:
-        return redis.Redis.from_url(
-            url,
-            password=password,  # one in the URL is stronger
-            protocol=2,  # HELLO takes any password where none is needed: nobody would notice
-            socket_connect_timeout=0.25,
-            socket_timeout=1.0,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=False,
-        )
-    except ValueError:  # its own words may quote a password with an unescaped slash in it
-        hint = "redis://:password@host:6379/0, rediss://..., unix:///path; write a / in a password as %2F"
-        raise StoreError(f"{public_name(url)} is not an address of Redis", hint=hint) from None
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ("username", "password")])
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}?{query}"
-
-
-def public_name(url: str) -> str:
-    """A URL as it may be shown: without user, password and query, also where they are not well written."""
-    scheme, rest = url.split("://", 1) if "://" in url else ("redis", url)
-    user = rest.partition("/")[0] if scheme == "unix" else rest
-    return f"{scheme}://{rest[user.rfind('@') + 1 :].partition('?')[0]}"

@@ -3,369 +3,536 @@
 -- holds the two together. Values are opaque JSON texts: nothing here parses one.
 --
 -- KEYS  1 hash  2 sidecar  3 history stream
--- ARGV  1 channel  2 agent  3 event name  4 origin  5 max skew in µs  6 history length, 0 for none
---       7 version floor (a refilled server goes on counting)  8 seconds a deleted agent's sidecar is kept
+-- ARGV  1 channel  2 agent  3 event name  4 origin  5 priority  6 history length, 0 for none
+--       7 "1" if a write found that the channels may be used  8 "<max skew in µs> <seconds a deleted agent's sidecar
+--         is kept> <version floor: a refilled server goes on counting; left out if it was not looked up>"
 --       9 number of `seen` triples; each: hash field, digest of the foreign text the caller has read there,
 --         and for `context` the same content framed
 --       then the changes, 6 each: field, kind, text, at ("" for now), by, old as JSON ("" for what is there)
 --       `old` is given where the text has been read (adoption): then only a text that is still foreign is taken
+--       or, with 9 "" (a live write by its origin, no floor): the changes, 3 each: field, kind, text
+--       last: not after this moment (µs of this server's clock), "" for whenever: the caller has given up then
 -- kinds s plain text · j JSON text kept as plain text · c context member · x tombstone · a tombstones for every
---       field (the field is "") · f forget the stamp of a field that is not there
+--       field (the only one then) · f forget the stamp of a field that is not there
 --
--- Sidecar: `version`; `=context`, the digest of the context text; `.<field>`: "<at> <kind> <digest> <by>".
+-- Sidecar: `version`; `=context`, the digest of the context text; `.<field>`: "<at> <kind> <digest> <by>"; `=ahead`,
+-- the latest stamp of a field, if the one of `.last_update` is not: no field has a later one than these two.
 -- Context framing: "{\n" members joined by ",\n" "\n}". A raw newline cannot occur inside a JSON string, so
--- lines are members. Any other shape was written by somebody else and must be adopted first.
+-- lines are members, and a member is found by a newline and its key. Any other shape was written by somebody else
+-- and must be adopted first.
 --
--- Returns {version, now, flags, touched}; flags has a letter for each change: w won, s the same value
--- (only its stamp moved), o older than what is there; capital where a stamp too far in the future was clamped.
--- Returns {-1, hash field} when a text there is not recognised, {-2, field} for a value with a raw newline.
+-- Returns {version, seconds, µs, flags, touched}: the server's time in two parts, and a letter for each change:
+-- w won, s the same value (only its stamp moved), o older than what is there; capital where a stamp too far in the
+-- future was clamped.
+-- Returns {-3} when a version is needed and neither the sidecar nor the caller has one.
+-- Returns {-1, hash field} when a text there is not recognised, {-2, field} for a value with a raw newline,
+-- {-4, seconds, µs} when it is too late.
 -- Nothing can be undone: whatever may be refused (a wrong type, no memory, no right) is refused by a read, by the
 -- check of the channels or by the first write, before anything is changed or said.
 
-local hash, meta, history = KEYS[1], KEYS[2], KEYS[3]
-local channel, agent, event_name, origin = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local skew, keep, floor_version, ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local unpack = unpack or table.unpack
-local byte, find, floor, format, match, sub = string.byte, string.find, math.floor, string.format, string.match, string.sub
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- Tables and functions are made anew by every call, and cost more than what is done with them: hence few, and late.
 
-local ESCAPES = {['"'] = '\\"', ['\\'] = '\\\\', ['\n'] = '\\n', ['\r'] = '\\r', ['\t'] = '\\t',
-                 ['\b'] = '\\b', ['\f'] = '\\f'}
-local function escape(char)
-  return ESCAPES[char] or format('\\u%04x', byte(char))
-end
-local function quote(text)
-  if find(text, '[%z\1-\31"\\]') then text = string.gsub(text, '[%z\1-\31"\\]', escape) end
-  return '"' .. text .. '"'
-end
+local hash, meta, history, channel, agent = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+local unpack, call, find, format, match, sub = unpack or table.unpack, redis.call, string.find, string.format, string.match, string.sub
+local time = call('TIME')
+local now, stop = time[1] * 1000000 + time[2], #ARGV - 1
+if ARGV[stop + 1] ~= '' and now > tonumber(ARGV[stop + 1]) then return {-4, time[1], time[2]} end
+local SPECIAL = '[%z\1-\31"\\]'
 
-local function whole(number)
-  return format('%.0f', number)
-end
-
-local iso_of = {}
-local function iso(at)
-  if iso_of[at] then return iso_of[at] end
-  local seconds = floor(at / 1000000)
-  local days = floor(seconds / 86400)
-  local rest, z = seconds - days * 86400, days + 719468
-  local era = floor(z / 146097)
-  local doe = z - era * 146097
+local function iso_time(at)
+  local micros = at % 1000000
+  local seconds = (at - micros) / 1000000
+  local rest = seconds % 86400
+  local z = (seconds - rest) / 86400 + 719468
+  local doe = z % 146097
+  local era = (z - doe) / 146097
+  local floor = math.floor
   local yoe = floor((doe - floor(doe / 1460) + floor(doe / 36524) - floor(doe / 146096)) / 365)
   local doy = doe - (365 * yoe + floor(yoe / 4) - floor(yoe / 100))
   local mp = floor((5 * doy + 2) / 153)
   local month = mp < 10 and mp + 3 or mp - 9
-  iso_of[at] = format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ',
-    yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - floor((153 * mp + 2) / 5) + 1,
-    floor(rest / 3600), floor(rest / 60) % 60, rest % 60, at - seconds * 1000000)
-  return iso_of[at]
+  local minute = rest % 3600
+  return format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', yoe + era * 400 + (month <= 2 and 1 or 0), month,
+    doy - floor((153 * mp + 2) / 5) + 1, (rest - minute) / 3600, (minute - minute % 60) / 60, minute % 60, micros)
 end
 
-local function below(a, b)  -- by bytes: Lua's own < follows the server's locale
-  for i = 1, math.min(#a, #b) do
-    local x, y = byte(a, i), byte(b, i)
-    if x ~= y then return x < y end
+-- The last step, when everything else is written. The rights were checked before, by this write or an earlier one;
+-- if they were taken away since, it is said: the write stands, and the history has its event.
+local function publish(event)
+  local heard = redis.pcall('PUBLISH', channel, event)
+  if type(heard) == 'table' then return heard end
+  heard = redis.pcall('PUBLISH', channel .. ':' .. agent, event)
+  if type(heard) == 'table' then return heard end
+end
+
+-- The usual write: a few values get new ones, now, in the order in which they stand. It does what is done below, with
+-- hardly a table; nothing is returned, and nothing written, when anything else is asked for or found.
+local function usual()
+  local origin, fields, marks = ARGV[4], {'context'}, {'version', '=context', '.last_update', '=ahead'}
+  for i = 10, stop, 3 do
+    local name, kind = ARGV[i], ARGV[i + 1]
+    if find(name, SPECIAL) or name == 'last_update' or kind ~= 's' and find(ARGV[i + 2], '\n', 1, true) then return end
+    if kind == 's' or kind == 'j' then
+      fields[#fields + 1], marks[#marks + 1] = name, '.' .. name
+    elseif kind ~= 'c' then
+      return
+    end
   end
-  return #a < #b
+  if find(origin, SPECIAL) or find(agent, SPECIAL) or find(ARGV[3], SPECIAL) then return end
+  local texts, entries = call('HMGET', hash, unpack(fields)), call('HMGET', meta, unpack(marks))
+  local context, mark, last, version = texts[1], entries[2], entries[3], tonumber(entries[1])
+  if not version or not last or sub(last, 17, 19) ~= ' s ' or (tonumber(sub(last, 1, 16)) or now) >= now
+    or entries[4] and tonumber(entries[4]) >= now then return end
+  local digest, digits, iso = redis.sha1hex, format('%.0f', now), iso_time(now)
+  local stamp, tail = digits .. ' c - ' .. origin, ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
+  local to_meta, to_hash, size = {}, {'last_update', iso}, 0
+  local flags, data, listed, done, from, plain = '', '', '', '', 1, 1
+  for i = 10, stop, 3 do
+    local name, kind, json, old = ARGV[i], ARGV[i + 1], ARGV[i + 2], nil
+    to_meta[size + 1], size = '.' .. name, size + 2
+    if kind == 'c' then
+      if from == 1 and (not context or sub(digest(context), 1, 16) ~= mark) then return end
+      local key = '"' .. sub(name, 9) .. '":'
+      local _, colon = find(context, '\n' .. key, from, true)
+      if not colon then return end
+      local ends = find(context, '\n', colon, true) - 1
+      if ends < #context - 2 then ends = ends - 1 end  -- a comma
+      old, to_meta[size] = sub(context, colon + 1, ends), stamp
+      done, from = done .. sub(context, from, colon) .. json, ends + 1
+      if json ~= old then data = data .. (data == '' and key or ',' .. key) .. json end
+    else
+      plain = plain + 1
+      old = texts[plain]
+      local text, entry = json, entries[plain + 3]
+      if not old or not entry or sub(entry, 17, 19) ~= ' ' .. kind .. ' ' or sub(entry, 20, 35) ~= sub(digest(old), 1, 16)
+        or texts[name] then return end
+      texts[name] = true  -- not twice
+      if kind == 's' then
+        if find(old, SPECIAL) or find(text, SPECIAL) then return end
+        old, json = '"' .. old .. '"', '"' .. text .. '"'
+      end
+      to_meta[size] = digits .. ' ' .. kind .. ' ' .. sub(digest(text), 1, 16) .. ' ' .. origin
+      if json ~= old then to_hash[#to_hash + 1], to_hash[#to_hash + 2] = name, text end
+    end
+    if json == old then
+      flags = flags .. 's'
+    else
+      flags = flags .. 'w'
+      listed = listed .. (listed == '' and '{"field":"' or ',{"field":"') .. name .. '","op":"update","old":' .. old
+        .. ',"new":' .. json .. tail
+    end
+  end
+  if listed == '' then return end
+  if from > 1 then
+    context = done .. sub(context, from)
+    to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', context
+    to_meta[size + 1], to_meta[size + 2], size = '=context', sub(digest(context), 1, 16), size + 2
+  end
+  local number = format('%.0f', version + 1)
+  to_meta[size + 1], to_meta[size + 2], to_meta[size + 3] = 'version', number, '.last_update'
+  to_meta[size + 4] = digits .. ' s ' .. sub(digest(iso), 1, 16) .. ' ' .. origin
+  local event = '{"agent":"' .. agent .. '","event":"' .. ARGV[3] .. '","timestamp":"' .. iso .. '","data":{' .. data
+    .. '},"v":1,"id":"' .. agent .. ':' .. number .. '","version":' .. number .. ',"origin":"' .. origin
+    .. '","priority":"' .. ARGV[5] .. '","changes":[' .. listed .. ']}'
+  if ARGV[6] ~= '0' then call('XADD', history, 'MAXLEN', '=', ARGV[6], number .. '-0', 'event', event) end
+  call('HSET', meta, unpack(to_meta))
+  call('HSET', hash, unpack(to_hash))
+  return publish(event) or {version + 1, time[1], time[2], flags, digits}
+end
+
+if ARGV[9] == '' then
+  local answer = ARGV[7] == '1' and stop < 100 and usual()
+  if answer then return answer end
+  stop = 2 * stop - 9  -- every change in full
+  for i = (stop - 15) / 6, 0, -1 do
+    local short, full = 10 + 3 * i, 10 + 6 * i
+    ARGV[full], ARGV[full + 1], ARGV[full + 2], ARGV[full + 3], ARGV[full + 4], ARGV[full + 5] =
+      ARGV[short], ARGV[short + 1], ARGV[short + 2], '', ARGV[4], ''
+  end
+  ARGV[9] = '0'
+end
+local max_skew, keep, floor = match(ARGV[8], '^(%d+) (%d+) (%d*)$')
+
+local ESCAPES
+local function escape(char)
+  return ESCAPES[char] or format('\\u%04x', string.byte(char))
+end
+local function quote(text)
+  if find(text, SPECIAL) then
+    ESCAPES = ESCAPES or {['"'] = '\\"', ['\\'] = '\\\\', ['\n'] = '\\n', ['\r'] = '\\r', ['\t'] = '\\t',
+                          ['\b'] = '\\b', ['\f'] = '\\f'}
+    text = string.gsub(text, SPECIAL, escape)
+  end
+  return '"' .. text .. '"'
+end
+
+local written_at, digits, iso  -- a time as it is written: µs, and ISO 8601
+local function write_time(at)
+  if at ~= written_at then written_at, digits, iso = at, format('%.0f', at), iso_time(at) end
 end
 
 local function digest(text)
   return text and sub(redis.sha1hex(text), 1, 16) or '-'
 end
 
-local function call(command, key, list)  -- in parts, because unpack has its limit
-  for i = 1, #list, 1000 do redis.call(command, key, unpack(list, i, math.min(i + 999, #list))) end
-end
-
-local function read(key, names)  -- a field that is not there becomes false
-  local found = {}
-  for i = 1, #names, 1000 do
-    local last = math.min(i + 999, #names)
-    local values = redis.call('HMGET', key, unpack(names, i, last))
-    for j = i, last do found[names[j]] = values[j - i + 1] end
-  end
-  return found
-end
-
-local function member_key(line)  -- the quoted key that begins a line, and where it ends
-  local stop = match(line, '^"[^"\\]*()"')
-  if stop then return sub(line, 1, stop), stop end
-  local i = 2
-  while i <= #line do
-    local at, _, char = find(line, '(["\\])', i)
-    if not at then return nil end
-    if char == '"' then return sub(line, 1, at), at end
-    i = at + 2
-  end
-end
-
--- What is asked: the changes, and the hash fields and registers they touch.
-local touched, hash_names, meta_names = {}, {'last_update'}, {'version', '=context', '.last_update'}
+-- What is asked: the hash fields and registers that the changes touch.
+local touched, hash_names, meta_names, contexts = {}, {'last_update'}, {'version', '=context', '.last_update', '=ahead'}, 0
 local function touch(name)
   if not touched[name] and name ~= 'last_update' then
     touched[name] = 'known'
     hash_names[#hash_names + 1] = name
+    if name ~= 'context' then meta_names[#meta_names + 1] = '.' .. name end
+  end
+end
+
+local seen, first = nil, 10 + 3 * ARGV[9]
+for i = 10, first - 1, 3 do
+  seen = seen or {}
+  seen[ARGV[i]] = i
+  touch(ARGV[i])
+end
+if ARGV[first + 1] == 'a' then  -- as if it were said of every field by name
+  local at, by, stored = ARGV[first + 3], ARGV[first + 4], call('HGETALL', meta)
+  for i = 1, #stored, 2 do
+    local field = match(stored[i], '^%.(.*)$')
+    if field and field ~= 'last_update' and match(stored[i + 1], '^%d+ [sjc]') then
+      ARGV[stop + 1], ARGV[stop + 2], ARGV[stop + 3], ARGV[stop + 4] = field, 'x', '', at
+      ARGV[stop + 5], ARGV[stop + 6] = by, ''
+      stop = stop + 6
+    end
+  end
+  stored = call('HKEYS', hash)
+  for i = 1, #stored do touch(stored[i]) end
+  first = first + 6
+end
+for i = first, stop, 6 do
+  local name, kind = ARGV[i], ARGV[i + 1]
+  if kind ~= 's' and find(ARGV[i + 2], '\n', 1, true) then return {-2, name} end
+  if sub(name, 1, 8) == 'context.' then
+    contexts = contexts + 1
+    if kind ~= 'f' then touch('context') end
+    meta_names[#meta_names + 1] = '.' .. name
+  elseif kind ~= 'f' then
+    touch(name)
+  else
     meta_names[#meta_names + 1] = '.' .. name
   end
 end
 
-local changes = {}
-local function ask(name, kind, text, at, by, old)
-  local key = sub(name, 1, 8) == 'context.' and sub(name, 9)
-  local place = key and 'context' or name
-  changes[#changes + 1] = {name = name, kind = kind, text = text, at = at ~= '' and tonumber(at), by = by,
-    old = old ~= '' and old, key = key and quote(key), place = place}
-  if kind ~= 'f' then touch(place) end
-  if key or kind == 'f' then meta_names[#meta_names + 1] = '.' .. name end
-end
-
-local seen, position = {}, 10
-for _ = 1, tonumber(ARGV[9]) do
-  local name = ARGV[position]
-  seen[name] = {digest = ARGV[position + 1], framed = ARGV[position + 2]}
-  touch(name)
-  position = position + 3
-end
-for i = position, #ARGV, 6 do
-  local name, kind, text, at, by, old = unpack(ARGV, i, i + 5)
-  if kind == 'a' then
-    local stored = redis.call('HGETALL', meta)
-    for j = 1, #stored, 2 do
-      local field = match(stored[j], '^%.(.*)$')
-      if field and field ~= 'last_update' and match(stored[j + 1], '^%d+ [sjc]') then
-        ask(field, 'x', '', at, by, '')
-      end
-    end
-    for _, field in ipairs(redis.call('HKEYS', hash)) do touch(field) end
-  else
-    if (kind == 'c' or kind == 'j') and find(text, '\n', 1, true) then return {-2, name} end
-    ask(name, kind, text, at, by, old)
+local function read(key, names)  -- in parts, because unpack has its limit
+  if #names <= 1000 then return call('HMGET', key, unpack(names)) end
+  local found = {}
+  for i = 1, #names, 1000 do
+    local values = call('HMGET', key, unpack(names, i, math.min(i + 999, #names)))
+    for j = 1, #values do found[i + j - 1] = values[j] end
   end
+  return found
 end
 
-local texts, stored = read(hash, hash_names), read(meta, meta_names)
-local entries = {}
-for name, packed in pairs(stored) do
-  local at, kind, mark, by = match(packed or '', '^(%d+) (%a) (%S+) (.*)$')
-  if at and sub(name, 1, 1) == '.' then
-    entries[sub(name, 2)] = {at = tonumber(at), kind = kind, digest = mark, by = by}
+local texts, entries, ahead = {}, {}, false
+local values = read(hash, hash_names)
+for i = 1, #hash_names do texts[hash_names[i]] = values[i] end
+values = read(meta, meta_names)
+local version, mark_of_context = tonumber(values[1] or ''), values[2]
+local ahead_of_all = tonumber(values[4] or '') or 0
+for i = 3, #meta_names do
+  if values[i] and i ~= 4 then
+    local at, kind, mark, by = match(values[i], '^(%d+) (%a) (%S+) (.*)$')
+    if at then
+      at = tonumber(at)
+      ahead = ahead or at >= now
+      entries[meta_names[i]] = {at = at, kind = kind, digest = mark, by = by}
+    end
   end
 end
 
 -- Nothing is overwritten that is not recognised: it is what was last written here, or what the caller has read.
 for name in pairs(touched) do
-  local entry = entries[name]
-  local expected = entry and entry.kind ~= 'x' and entry.digest or '-'
-  if name == 'context' then expected = stored['=context'] or '-' end
+  local expected
+  if name == 'context' then
+    expected = mark_of_context or '-'
+  else
+    local entry = entries['.' .. name]
+    expected = entry and entry.kind ~= 'x' and entry.digest or '-'
+  end
   local actual = digest(texts[name])
   if actual ~= expected then
-    if not seen[name] or seen[name].digest ~= actual then return {-1, name} end
-    if name == 'context' then texts.context = seen.context.framed ~= '' and seen.context.framed end
+    local i = seen and seen[name]
+    if not i or ARGV[i + 1] ~= actual then return {-1, name} end
+    if name == 'context' then texts.context = ARGV[i + 2] ~= '' and ARGV[i + 2] end
     touched[name] = 'foreign'
   end
 end
 
-local lines, index = {}, {}
-if touched.context and texts.context and texts.context ~= '{}' then
-  for line in string.gmatch(sub(texts.context, 3, -3), '[^\n]+') do
-    if sub(line, -1) == ',' then line = sub(line, 1, -2) end
-    local key, stop = member_key(line)
-    if not key then return {-1, 'context'} end
-    lines[#lines + 1] = {key = key, json = sub(line, stop + 2)}
-    index[key] = lines[#lines]
+-- The members of the context that are asked for: where each stands and its JSON, nil for one that is not there.
+local context, members = texts.context, {}
+if not context or context == '{}' then context = '{\n}' end
+local function place(key, start, value)
+  local last = find(context, '\n', value, true) - 1
+  if last < #context - 2 then last = last - 1 end  -- a comma
+  members[key] = {key = key, start = start, value = value, last = last, json = sub(context, value, last)}
+end
+
+if contexts > 50 then  -- all in one go
+  local start = 2
+  while start < #context - 1 do
+    local ends = find(context, '["\\]', start + 2)
+    while sub(context, ends, ends) ~= '"' do ends = find(context, '["\\]', ends + 2) end  -- the key's, not an escaped one
+    place(sub(context, start + 1, ends), start, ends + 2)
+    start = find(context, '\n', ends, true)
   end
 end
 
 -- Field by field: who wins?
-local won, stamped, forget = {}, {}, {}
-local context_dirty, dirty, plain_dirty, grown, lost = touched.context == 'foreign', {}, {}, 0, 0
-local newest, newest_by, retimed = -1, '', false
-local last = entries.last_update or {at = 0, kind = 'x', by = ''}
+local flags, to_meta, data, listed, won, lost, grown = {}, {}, {}, {}, 0, 0, 0
+local newest, newest_by, forget, edits, added, dirty = -1, '', nil, nil, nil, nil
+local context_dirty, last, moved = touched.context == 'foreign', entries['.last_update'], false
+local last_at, last_kind, last_by = last and last.at or 0, last and last.kind or 'x', last and last.by or ''
+local by_text, by_json
+local latest = last_at
 
-local function current_json(change, entry)  -- what is there, nil for nothing
-  if change.key then return index[change.key] and index[change.key].json or nil end
-  local text = texts[change.name]
-  if text then return entry and entry.kind == 'j' and text or quote(text) end
-end
-
-local function set(change, json, current)
-  if change.key then
-    local line = index[change.key]
-    if not line then
-      line = {key = change.key}
-      lines[#lines + 1], index[change.key] = line, line
-    end
-    line.json, context_dirty = json, true
-  else
-    texts[change.name] = json and change.text or false
-    if not plain_dirty[change.name] then dirty[#dirty + 1] = change.name end
-    plain_dirty[change.name] = true
-    grown = grown + (json and 1 or 0) - (current and 1 or 0)
+local function below(a, b)  -- by bytes: Lua's own < follows the server's locale
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
   end
+  return #a < #b
 end
 
-local function move_time(at, by)
-  if at > last.at or last.kind == 'x' then last = {at = at, kind = 's', by = by, moved = true} end
+local function set_plain(name, text, current)
+  texts[name] = text
+  grown = grown + (text and 1 or 0) - (current and 1 or 0)
+  dirty = dirty or {}
+  if not dirty[name] then dirty[#dirty + 1], dirty[name] = name, true end
 end
 
-local function newer(change, at, entry, json, current)  -- the order of merge.py; nil for the same write again
-  if not entry or at > entry.at then return true end
-  if at < entry.at then return false end
-  if change.by ~= entry.by then return below(entry.by, change.by) end
-  local there, given = entry.kind ~= 'x' and current or '', json or ''
-  if there == given then return nil end
-  return below(there, given)
+local function set_member(member, json)
+  if not member.dirty then
+    if member.start then
+      edits = edits or {}
+      edits[#edits + 1] = member
+    else
+      added = added or {}
+      added[#added + 1] = member
+    end
+  end
+  member.json, member.dirty, context_dirty = json, true, true
 end
 
-local function decide(change, at)
-  local name, entry = change.name, entries[change.name]
-  local current = current_json(change, entry)
+local function decide(i, at)
+  local name, kind, text, by, adopts = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4], ARGV[i + 5]
+  local register, key, member, current = '.' .. name, nil, nil, nil
+  local entry = entries[register]
   local known = entry and entry.kind ~= 'x'
-  if change.kind == 'f' then
-    if entry and entry.at == at and not (known and current) then forget[#forget + 1] = '.' .. name end
+  if sub(name, 1, 8) == 'context.' then
+    key = quote(sub(name, 9))
+    member = members[key]
+    if not member then
+      local start, ends = find(context, '\n' .. key .. ':', 1, true)
+      if start then place(key, start, ends + 1) else members[key] = {key = key} end
+      member = members[key]
+    end
+    current = member.json
+  elseif texts[name] then
+    current = entry and entry.kind == 'j' and texts[name] or quote(texts[name])
+  end
+  if kind == 'f' then
+    if entry and entry.at == at and not (known and current) then
+      forget = forget or {}
+      forget[#forget + 1] = register
+    end
     return 's'
   elseif name == 'last_update' then
-    move_time(at, change.by)
-    retimed = true
+    if at > last_at or last_kind == 'x' then last_at, last_kind, last_by = at, 's', by end
+    moved = true
     return 's'
-  elseif change.old and entry and touched[change.place] ~= 'foreign' then
+  elseif adopts ~= '' and entry and touched[key and 'context' or name] ~= 'foreign' then
     return 's'  -- somebody else adopted it meanwhile
   end
-  local json
-  if change.kind == 's' then json = quote(change.text) elseif change.kind ~= 'x' then json = change.text end
-  local wins
+  local json = kind == 's' and quote(text) or kind ~= 'x' and text or nil
   if known and not current and json then
-    at, wins = math.max(at, entry.at), true  -- its value is lost: an older one is better than none
-  else
-    wins = newer(change, at, entry, json, current)
+    if entry.at > at then at = entry.at end  -- its value is lost: an older one is better than none
+  elseif entry and at <= entry.at then  -- the order of merge.py
+    if at < entry.at then return 'o' end
+    if by ~= entry.by then
+      if below(by, entry.by) then return 'o' end
+    else
+      local there, given = known and current or '', json or ''
+      if there == given then return 's' end
+      if below(given, there) then return 'o' end
+    end
   end
-  if not wins then return wins == nil and 's' or 'o' end
-  local old, op, flag = current, json and 'update' or 'delete', json ~= current and 'w' or 's'
-  if change.old then  -- adopted: what was there is gone, so only the caller can tell what changed
-    old = known and change.old or nil
-    flag = (known or json) and (old == 'null' or json ~= old) and 'w' or 's'
+  local old, op, wins = current, json and 'update' or 'delete', json ~= current
+  if adopts ~= '' then  -- what was there is gone, so only the caller can tell what changed
+    old = known and adopts or nil
+    wins = (known or json) and (old == 'null' or json ~= old)
   end
   if json and not old then op = 'create' end
-  entries[name] = {at = at, kind = change.kind, by = change.by}
-  stamped[#stamped + 1] = {change, at}
-  if json ~= current then set(change, json, current) end
-  if flag == 'w' then
-    won[#won + 1] = {change = change, at = at, op = op, old = old or 'null', new = json or 'null'}
-    if not json then lost = lost + 1 end
+  if entry then
+    entry.at, entry.kind, entry.by = at, kind, by
+  else
+    entries[register] = {at = at, kind = kind, by = by}
   end
-  if at > newest and (json or flag == 'w') then newest, newest_by = at, change.by end
-  return flag
+  if at > latest then latest = at end
+  write_time(at)
+  to_meta[#to_meta + 1] = register
+  to_meta[#to_meta + 1] = digits .. ' ' .. kind .. ' ' .. ((kind == 's' or kind == 'j') and digest(text) or '-') .. ' ' .. by
+  if json ~= current then
+    if key then set_member(member, json) else set_plain(name, json and text, current) end
+  end
+  if at > newest and (json or wins) then newest, newest_by = at, by end
+  if not wins then return 's' end
+  json, won = json or 'null', won + 1
+  if op == 'delete' then lost = lost + 1 end
+  if key then data[#data + 1] = key .. ':' .. json end
+  if by ~= by_text then by_text, by_json = by, quote(by) end
+  listed[won] = '{"field":' .. (key and '"context.' .. sub(key, 2) or quote(name)) .. ',"op":"' .. op .. '","old":'
+    .. (old or 'null') .. ',"new":' .. json .. ',"at":"' .. iso .. '","by":' .. by_json .. '}'
+  return 'w'
 end
 
-local top, flags = now, {}
-for _, change in ipairs(changes) do
-  local entry = entries[change.name]
-  if not change.at and entry and entry.at >= top then top = entry.at + 1 end
+local top = now
+if ahead then
+  for i = first, stop, 6 do
+    local entry = entries['.' .. ARGV[i]]
+    if entry and entry.at >= top and ARGV[i + 3] == '' then top = entry.at + 1 end
+  end
 end
-for i, change in ipairs(changes) do
-  local at, late = change.at or top, change.at and not change.old and change.at > now + skew
-  local flag = decide(change, late and now or at)
-  flags[i] = late and string.upper(flag) or flag
+for i = first, stop, 6 do
+  local at = ARGV[i + 3]
+  if at == '' then
+    flags[#flags + 1] = decide(i, top)
+  else
+    at = tonumber(at)
+    if at > now + max_skew and ARGV[i + 5] == '' then
+      flags[#flags + 1] = string.upper(decide(i, now))
+    else
+      flags[#flags + 1] = decide(i, at)
+    end
+  end
 end
-if newest >= 0 then move_time(newest, newest_by) end
+if newest >= 0 and (newest > last_at or last_kind == 'x') then
+  last_at, last_kind, last_by, moved = newest, 's', newest_by, true
+end
+if latest > last_at and latest > ahead_of_all then
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '=ahead', format('%.0f', latest)
+end
+
+-- The context as it will be: what is not touched is copied in pieces, what is new comes last.
+if context_dirty then
+  local pieces, from = {}, 1
+  if edits then
+    if #edits > 1 then table.sort(edits, function(a, b) return a.start < b.start end) end
+    for i = 1, #edits do
+      local member = edits[i]
+      if member.json then
+        pieces[#pieces + 1], pieces[#pieces + 2] = sub(context, from, member.value - 1), member.json
+        from = member.last + 1
+      else
+        pieces[#pieces + 1] = sub(context, from, member.start - 1)
+        from = member.last + (member.last < #context - 2 and 2 or 1)
+      end
+    end
+  end
+  pieces[#pieces + 1] = sub(context, from, -3)
+  context = table.concat(pieces)
+  if sub(context, -1) == ',' then context = sub(context, 1, -2) end  -- the last one went
+  if added then
+    pieces = {}
+    for i = 1, #added do
+      if added[i].json then pieces[#pieces + 1] = '\n' .. added[i].key .. ':' .. added[i].json end
+    end
+    if #pieces > 0 and context ~= '{' then context = context .. ',' end
+    context = context .. table.concat(pieces, ',')
+  end
+  context = context .. '\n}'
+end
 
 -- Is anything left of an agent that lost a field? Then it is deleted, and so is its hash.
-local members = {}
-for _, line in ipairs(lines) do
-  if line.json then members[#members + 1] = line.key .. ':' .. line.json end
-end
 local deleted = false
 if lost > 0 then
-  local left = redis.call('HLEN', hash) - redis.call('HEXISTS', hash, 'context') - (texts.last_update and 1 or 0)
-  if touched.context then left = left + #members
-  else left = left + math.max(redis.call('HSTRLEN', hash, 'context') - 2, 0) end
+  local left = call('HLEN', hash) - call('HEXISTS', hash, 'context') - (texts.last_update and 1 or 0)
+  if touched.context then left = left + #context - 3
+  else left = left + math.max(call('HSTRLEN', hash, 'context') - 2, 0) end
   deleted = left + grown == 0
 end
 
 -- A version for what won, and its event.
-local version, event = tonumber(stored.version or ''), nil
-if #won > 0 then
+local event, number
+if won > 0 then
   if not version then  -- the sidecar was lost: history knows how far it had counted
+    if floor == '' then return {-3} end
     local info = redis.pcall('XINFO', 'STREAM', history)
     for i = 1, #info, 2 do
       if info[i] == 'last-generated-id' then version = tonumber(match(info[i + 1], '^%d+')) end
     end
   end
-  version = math.max(version or 0, floor_version) + 1
-  local data, listed = {}, {}
-  for i, item in ipairs(won) do
-    local change = item.change
-    if change.key then data[#data + 1] = change.key .. ':' .. item.new end
-    listed[i] = '{"field":' .. quote(change.name) .. ',"op":"' .. item.op .. '","old":' .. item.old
-      .. ',"new":' .. item.new .. ',"at":"' .. iso(item.at) .. '","by":' .. quote(change.by) .. '}'
-  end
-  local number = whole(version)
-  event = '{"agent":' .. quote(agent) .. ',"event":' .. quote(deleted and 'agent_deleted' or event_name)
-    .. ',"timestamp":"' .. iso(newest) .. '","data":{' .. table.concat(data, ',') .. '},"v":1,"id":'
-    .. quote(agent .. ':' .. number) .. ',"version":' .. number .. ',"origin":' .. quote(origin)
-    .. ',"changes":[' .. table.concat(listed, ',') .. ']}'
+  version = math.max(version or 0, tonumber(floor) or 0) + 1
+  number = format('%.0f', version)
+  write_time(newest)
+  local named = quote(agent)
+  local origin = ARGV[4] == by_text and by_json or quote(ARGV[4])
+  event = '{"agent":' .. named .. ',"event":' .. (deleted and '"agent_deleted"' or quote(ARGV[3]))
+    .. ',"timestamp":"' .. iso .. '","data":{' .. table.concat(data, ',') .. '},"v":1,"id":' .. sub(named, 1, -2)
+    .. ':' .. number .. '","version":' .. number .. ',"origin":' .. origin .. ',"priority":"' .. ARGV[5]
+    .. '","changes":[' .. table.concat(listed, ',') .. ']}'
   local may = redis.acl_check_cmd  -- from Redis 7 on
-  if may and not (may('PUBLISH', channel, '') and may('PUBLISH', channel .. ':' .. agent, '')) then
+  if ARGV[7] ~= '1' and may and not (may('PUBLISH', channel, '') and may('PUBLISH', channel .. ':' .. agent, '')) then
     return redis.error_reply('NOPERM this user may not publish on ' .. channel .. ' and ' .. channel .. ':*')
   end
 end
 
 -- What the keys must learn.
-local to_hash, to_drop, to_meta = {}, {}, {}
-for _, name in ipairs(dirty) do
+local to_hash, to_drop = {}, nil
+for i = 1, dirty and #dirty or 0 do
+  local name = dirty[i]
   if texts[name] then
     to_hash[#to_hash + 1], to_hash[#to_hash + 2] = name, texts[name]
   else
+    to_drop = to_drop or {}
     to_drop[#to_drop + 1] = name
   end
 end
-for _, item in ipairs(stamped) do
-  local change, at = item[1], item[2]
-  local mark = (change.kind == 's' or change.kind == 'j') and digest(change.text) or '-'
-  to_meta[#to_meta + 1] = '.' .. change.name
-  to_meta[#to_meta + 1] = whole(at) .. ' ' .. change.kind .. ' ' .. mark .. ' ' .. change.by
-end
 if event then
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = 'version', whole(version)
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = 'version', number
 end
-if context_dirty and (#members > 0 or texts.context) and not deleted then
-  local text = #members > 0 and '{\n' .. table.concat(members, ',\n') .. '\n}' or '{}'
-  to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', text
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '=context', digest(text)
-elseif (context_dirty or deleted) and stored['=context'] then
+if context_dirty and (#context > 3 or texts.context) and not deleted then
+  if #context == 3 then context = '{}' end
+  to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', context
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '=context', digest(context)
+elseif (context_dirty or deleted) and mark_of_context then
+  forget = forget or {}
   forget[#forget + 1] = '=context'
 end
+write_time(last_at)
 if deleted then
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', whole(last.at) .. ' x - ' .. last.by
-elseif last.kind == 's' and (last.moved or retimed or #to_hash > 0 and not texts.last_update) then
-  local text = iso(last.at)
-  to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'last_update', text
-  to_meta[#to_meta + 1] = '.last_update'
-  to_meta[#to_meta + 1] = whole(last.at) .. ' s ' .. digest(text) .. ' ' .. last.by
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' x - ' .. last_by
+elseif last_kind == 's' and (moved or #to_hash > 0 and not texts.last_update) then
+  to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'last_update', iso
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' s ' .. digest(iso) .. ' ' .. last_by
+end
+
+local function send(command, key, list)  -- in parts, because unpack has its limit
+  if not list or #list == 0 then return end
+  for i = 1, #list, 1000 do call(command, key, unpack(list, i, math.min(i + 999, #list))) end
 end
 
 -- History first: of all writes it is the one most likely to be refused. What subscribers hear is true already.
-if event and keep > 0 then
-  redis.call('XADD', history, 'MAXLEN', '=', keep, whole(version) .. '-0', 'event', event)
+if event and ARGV[6] ~= '0' then
+  call('XADD', history, 'MAXLEN', '=', ARGV[6], number .. '-0', 'event', event)
 end
-call('HSET', meta, to_meta)
-call('HDEL', meta, forget)
+send('HSET', meta, to_meta)
+send('HDEL', meta, forget)
 if deleted then
-  redis.call('DEL', hash)
-  redis.call('EXPIRE', meta, ttl)
-  redis.call('EXPIRE', history, ttl)
+  call('DEL', hash)
+  call('EXPIRE', meta, keep)
+  call('EXPIRE', history, keep)
 else
-  call('HSET', hash, to_hash)
-  call('HDEL', hash, to_drop)
-  if last.moved and entries.last_update and entries.last_update.kind == 'x' then  -- it was deleted, and is back
-    redis.call('PERSIST', meta)
-    redis.call('PERSIST', history)
+  send('HSET', hash, to_hash)
+  send('HDEL', hash, to_drop)
+  if moved and last and last.kind == 'x' then  -- it was deleted, and is back
+    call('PERSIST', meta)
+    call('PERSIST', history)
   end
 end
-if event then
-  redis.call('PUBLISH', channel, event)
-  redis.call('PUBLISH', channel .. ':' .. agent, event)
-end
-
-return {version or 0, whole(now), table.concat(flags), whole(last.at)}
+return event and publish(event) or {version or 0, time[1], time[2], table.concat(flags), digits}

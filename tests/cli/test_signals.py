@@ -195,7 +195,7 @@ def test_run_outlives_its_server_and_refills_the_next_one(six: Shell, tmp_path: 
             process = stack.enter_context(six.start("run"))
             read_until(process, READY)
             assert client.hget("memory:agents:mary", "status") == b"active"
-        read_until(process, "Done on files only")
+        read_until(process, "going on with files")
         six.write_manifest("mary", "busy", role="dispatcher")
         wait_until(lambda: six.context()["agents"]["mary"]["status"] == "busy", 20)
         with own_server(tmp_path, port) as client:

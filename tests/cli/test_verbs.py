@@ -166,6 +166,21 @@ def test_history_shows_versions_newest_first_also_of_what_was_deleted(applied: S
     assert yaml.safe_load(applied("history", "mary", "-o", "yaml").out) == found
 
 
+def test_rollback_is_one_more_version(applied: Shell) -> None:
+    """And the way out is told where there is no such version."""
+    applied("set", "mary", "task=x", "status=busy")
+    applied("set", "mary", "task=y", "more=1")
+    done = applied("rollback", "mary", "2")
+    assert (done.code, done.out) == (0, "mary: context.task, context.more (version 4)\n")
+    context = applied("get", "mary").json["context"]
+    assert context["task"] == "x" and "more" not in context
+    assert applied("rollback", "mary", "4", "-o", "json").json["won"] == []
+    far = applied("rollback", "mary", "9")
+    assert far.code == 1 and "mary is at version 4" in far.err
+    assert applied("rollback", "mary", "0").code == 2
+    assert applied("rollback", "nobody", "1").code == 1
+
+
 def test_export_writes_manifests_that_are_valid_and_in_sync(applied: Shell, tmp_path: Path) -> None:
     """Live agents as manifests: on stdout one document each, in a folder one file each."""
     applied("set", "mary", "word=no", "when=2025-11-12", "--field", "insight=fine")

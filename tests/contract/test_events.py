@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from reconciler.events import AGENT_DELETED, CHANNEL, Event, agent_channel, read_event
+from reconciler.events import AGENT_DELETED, CHANNEL, PRIORITIES, Event, agent_channel, read_event
 from reconciler.stamp import format_time
 from reconciler.state import SHARED, decode
-from tests.contract.kit import T, changes_of, event_schema, gone, listening, put, write
+from tests.contract.kit import T, attempt, changes_of, event_schema, gone, listening, put, write
 from tests.servers import Memory
 
 
@@ -92,6 +92,18 @@ def test_the_callers_word_is_the_events_name(memory: Memory) -> None:
     with listening(memory) as ears:
         write(memory, put("status", "x"), event='con"flict')
         assert ears.event()["event"] == 'con"flict'
+
+
+def test_the_priority_is_said(memory: Memory) -> None:
+    """High, normal or low, with every event; any other word is refused."""
+    for word in PRIORITIES:
+        with listening(memory) as ears:
+            write(memory, put("status", word), priority=word)
+            assert check(ears.texts()[0])["priority"] == word
+            memory.store.publish(Event("mary", "note", format_time(T), {}, priority=word))
+            assert check(ears.texts()[0])["priority"] == word
+    assert [event.priority for event in memory.store.history("mary", 5)] == list(reversed(PRIORITIES))
+    assert "priority" in attempt(memory, put("status", "x"), priority='",').refused
 
 
 def test_shared_sections_have_events_too(memory: Memory) -> None:

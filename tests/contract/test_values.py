@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
 from reconciler.state import encode
 from reconciler.store import Put
-from tests.contract.kit import T, attempt, listening, look, plain_hash, put, values, write
+from tests.contract.kit import T, attempt, gone, listening, look, plain_hash, put, values, write
 from tests.servers import Memory
 
 TEXTS = [
@@ -138,3 +139,19 @@ def test_a_change_of_type_is_a_change(memory: Memory) -> None:
         for text in ("1", '"1"', "1.0", "true", "1"):
             assert write(memory, Put(field, text, None, "a")).flags == "w"
             assert values(memory)[field] == text
+
+
+def test_many_members_at_once_are_as_one_after_another(memory: Memory) -> None:
+    """Keys with quotes and backslashes among them, new, changed and deleted: the same context, byte for byte."""
+    dice = random.Random(11)
+    keys = [f"k{n}{dice.choice(['', chr(34), chr(92), chr(92) + chr(34), ':', 'é', chr(10)])}" for n in range(120)]
+    for _ in range(5):
+        chosen = dice.sample(keys, 70)
+        puts = [
+            gone(f"context.{key}") if dice.random() < 0.3 else put(f"context.{key}", dice.random()) for key in chosen
+        ]
+        write(memory, *puts, agent="once")
+        for change in puts:
+            write(memory, change, agent="singly")
+        assert plain_hash(memory, "once")["context"] == plain_hash(memory, "singly")["context"]
+        assert values(memory, "once") == values(memory, "singly")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.contract.kit import MARY, T, listening, look, put, values, write
+from reconciler.store import Write
+from reconciler.store.layout import keys_of
+from tests.contract.kit import MARY, T, attempt, listening, look, put, values, write
 from tests.servers import Memory
 
 
@@ -51,6 +53,44 @@ def test_versions_go_on_from_the_floor_after_a_flush(memory: Memory) -> None:
         memory.redis.delete(key)
     assert write(memory, put("context.n", 7), floor=3).version == 4
     assert write(memory, put("context.n", 8), floor=3).version == 5
+
+
+def test_a_floor_that_was_not_looked_up_is_asked_for(memory: Memory) -> None:
+    """Only where the server has no version; nothing is written before it is known, and history is no help then."""
+    assert write(memory, put("status", "a"), floor=0).version == 1
+    assert write(memory, put("status", "b"), floor=None).version == 2
+    for key in MARY:
+        memory.redis.delete(key)
+    with listening(memory) as ears:
+        answer = attempt(memory, put("status", "c"), floor=None)
+        assert answer.unknown_floor and answer.refused and not answer.later and not answer.foreign
+        assert not any(memory.redis.exists(key) for key in MARY)
+        assert write(memory, put("status", "c"), floor=2).version == 3
+        assert ears.event()["version"] == 3
+
+
+def test_what_came_after_a_version_is_read_in_order(memory: Memory) -> None:
+    """As far back as the history goes, also over many pages, and past somebody else's entries."""
+    memory = memory.with_limits(history=1_200)
+    memory.store.write([Write("mary", (put("context.n", number),)) for number in range(1_300)])
+    memory.redis.xadd(MARY.history, {"note": "x"}, id="1300-7")
+    write(memory, put("context.n", -1))
+    assert [event.version for event in memory.store.since("mary", 1_298)] == [1_299, 1_300, 1_301]
+    assert [event.version for event in memory.store.since("mary", 0)] == list(range(103, 1_302))
+    assert memory.store.since("mary", 1_301) == memory.store.since("nobody", 0) == []
+
+
+def test_versions_are_told_without_reading_the_fields(memory: Memory) -> None:
+    """Of all agents or of the named ones; 0 for one that is not there, or whose sidecar is something else."""
+    agents = [f"a{number}" for number in range(1_100)]
+    memory.store.write([Write(agent, (put("status", "x"),)) for agent in agents])
+    write(memory, put("status", "y"), agent="a7")
+    memory.redis.hset(keys_of("raw").hash, "status", "x")
+    memory.redis.set(keys_of("odd").sidecar, "x")
+    found = memory.store.versions()
+    assert found == {**dict.fromkeys(agents, 1), "a7": 2, "raw": 0, "odd": 0}
+    assert memory.store.versions(["a7", "nobody", "odd"]) == {"a7": 2, "nobody": 0, "odd": 0}
+    assert memory.store.versions([]) == {}
 
 
 def test_versions_go_on_from_history_when_the_sidecar_is_lost(memory: Memory) -> None:

@@ -16,6 +16,7 @@ import pytest
 from reconciler import files
 from reconciler.base import Base
 from reconciler.controller import reconcile
+from reconciler.stamp import format_time
 from reconciler.store import Write, Written
 from reconciler.store.redis_store import RedisStore
 from reconciler.workspace import Workspace, open_workspace, read_settings
@@ -198,3 +199,19 @@ def test_an_edit_saved_at_the_very_moment_of_the_swap_is_taken_in(torn: Desk, mo
     assert saved
     assert torn.record("cls")["status"] == torn.live("cls")["status"] == "at the last moment"
     assert_whole(torn)
+
+
+def test_what_a_crash_kept_from_the_file_is_not_deleted_by_who_never_saw_it(shared: Desk) -> None:
+    """Base knew the new version, the file never had it; edits that go on for long after do not take it back."""
+    shared.apply()
+    shared.hset("gc", insight="written live")
+    shared.apply()
+    shared.hset("gc", note="written live too")
+    crash(shared, "after raw writes are adopted")
+    shared.later(7)
+    shared.set("gc", status="edited", last_update=format_time(shared.now()))
+    shared.apply()
+    assert shared.live("gc").get("note") == "written live too"
+    assert shared.record("gc").get("note") == "written live too"
+    assert shared.live("gc")["status"] == "edited"
+    shared.assert_agree()

@@ -1,0 +1,189 @@
+"""`run`: rounds until stopped. One worker runs them; everything else only wakes it.
+
+    files, Redis, the clock ──> wakes ──> worker: reconcile(scope) ──> notices, health.json
+
+Errors back off with their count and never end it. The first signal finishes the round, the second leaves; SIGHUP
+reads the settings again; SIGUSR1 writes health.json, which `status` asks for.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from types import FrameType
+
+from ..base import WarmBase
+from ..controller import Options, Round, Scope, back_up, reconcile
+from ..errors import ReconcilerError, StoreAway, StoreError
+from ..health import write_health
+from ..settings import Settings
+from ..store import AwayStore
+from ..workspace import Workspace, open_workspace
+from .news import News, Notice, Tell
+from .triggers import Clock, Files, Writes
+from .wakes import Wakes
+
+__all__ = ["Daemon", "Notice"]
+
+AGAIN = 1.0
+"""Seconds until an agent is looked at again whose write Redis refused."""
+
+HEALTH_AGE = 5.0
+"""Seconds after which health.json is written anew although only the time of the last round changed."""
+
+
+class Daemon:
+    """The loop of one workspace. `tell` hears of every change of state; `reread` gives the settings anew."""
+
+    def __init__(self, settings: Settings, options: Options, tell: Tell, reread: Callable[[], Settings]) -> None:
+        self.settings, self.options, self.tell, self.reread = settings, options, tell, reread
+        self.wakes = Wakes(settings.quiet.total_seconds())
+        self.news = News(tell)
+        self._stopping = self._reloading = self._reporting = self._ended = False
+        self._health_at = 0.0
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Until stopped. The worker has a thread of its own, so that a signal finds nothing locked."""
+        with self._signals() as (bell, ring):
+            worker = threading.Thread(target=self._run, args=(ring,), name="worker", daemon=True)
+            worker.start()
+            while not self._ended:
+                bell.recv(64)
+            worker.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, ring: socket.socket) -> None:
+        try:
+            while not self._stopping:
+                self._reloading = False
+                with self._session() as (workspace, watcher):
+                    self._work(workspace, watcher)
+        except BaseException as error:  # the main thread raises it
+            self._error = error
+        finally:
+            self._ended = True
+            ring.send(b".")
+
+    @contextmanager
+    def _session(self) -> Iterator[tuple[Workspace, Files]]:
+        """The workspace, opened with the settings as they are now, and everything that wakes."""
+        settings, wakes = self.settings, self.wakes
+        wakes.quiet = settings.quiet.total_seconds()
+        with ExitStack() as opened:
+            opening = open_workspace(settings, self.news.warn, lasting=True, on_return=wakes.everything)
+            workspace = opened.enter_context(opening)
+            base = opened.enter_context(closing(WarmBase(settings.folder)))
+            opened.enter_context(closing(Clock(settings, wakes)))
+            opened.enter_context(closing(Writes(workspace.store, wakes, self.news.warn)))
+            watcher = opened.enter_context(closing(Files(settings, wakes)))
+            wakes.everything()
+            yield replace(workspace, base=base), watcher
+
+    def _work(self, workspace: Workspace, watcher: Files) -> None:
+        """Rounds, until it is time to stop or to reload; then what is left, once."""
+        not_before = 0.0
+        while not (self._stopping or self._reloading):
+            scope = self.wakes.take(not_before)
+            if self._reporting:
+                self._reporting = False
+                self._write_health(workspace)
+            if scope is not None:
+                not_before = self._round(workspace, scope)
+                if scope.agents is None:
+                    watcher.watch()
+        leftover = self.wakes.leftover()
+        if leftover is not None:
+            self._round(workspace, leftover)
+        if self._stopping:
+            self.news.stopped()
+            self._write_health(workspace)
+        else:
+            self._reload()
+
+    def _round(self, workspace: Workspace, scope: Scope) -> float:
+        """One round, whatever happens in it; the moment before which there is no next one."""
+        began = time.monotonic()
+        try:
+            done, away = self._reconcile(workspace, scope)
+            if scope.agents is None:
+                back_up(workspace.settings, done)
+        except Exception as error:
+            if self.news.health.redis == "" and isinstance(error, ReconcilerError):
+                raise  # even the first round is impossible: somebody is there to read it
+            pause, notice = self.news.failed(error)
+            self.wakes.everything()
+            self._write_health(workspace)
+            self.tell(notice)
+            return time.monotonic() + pause
+        news = self.news.round(done, away, workspace.store.name)
+        now = time.monotonic()
+        if any(notice.event != "round" for notice in news) or (news and now - self._health_at > HEALTH_AGE):
+            self._write_health(workspace)
+        for notice in news:
+            self.tell(notice)
+        self.wakes.settle(scope, done.again, began, AGAIN)
+        return now + min(now - began, 1.0)  # under a flood, half of the time at most
+
+    def _reconcile(self, workspace: Workspace, scope: Scope) -> tuple[Round, str]:
+        """A round, and "" or why it was one on files: Redis is away, or refuses this program.
+
+        One that was cut off in the middle is done again over everything: what it had taken in is no news any more.
+        """
+        try:
+            return reconcile(workspace, self.options, scope), ""
+        except (StoreAway, StoreError) as error:
+            away = AwayStore(StoreAway(error.message, hint=error.hint))
+            again = scope if self.news.health.redis == "away" else replace(scope, agents=None, paths=None)
+            return reconcile(replace(workspace, store=away), self.options, again), str(error)
+
+    def _write_health(self, workspace: Workspace) -> None:
+        self._health_at = time.monotonic()
+        try:
+            memory = workspace.base.load()
+            write_health(workspace.settings, self.news.measured(memory.merged, len(memory.journal)))
+        except ReconcilerError as error:  # no disk is left, or no right: the log must do
+            self.news.warn(str(error))
+
+    def _reload(self) -> None:
+        try:
+            self.settings = self.reread()
+            self.tell(Notice("reloaded", "info", "the settings were read again"))
+        except ReconcilerError as error:
+            self.tell(Notice("reloaded", "error", f"the settings stay as they were: {error}"))
+
+    @contextmanager
+    def _signals(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """Handlers for the signals, and a bell that each of them rings: the kernel may hand a signal to any thread,
+        while handlers only run in the main one, which must wake up for it. Gives the bell, and what rings it."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                self._reloading = True
+            elif number == signal.SIGUSR1:
+                self._reporting = True
+            elif self._stopping:
+                raise KeyboardInterrupt
+            else:
+                self._stopping = True
+            self.wakes.interrupt()
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+        before = {number: signal.signal(number, on_signal) for number in numbers}
+        bell, ring = socket.socketpair()
+        ring.setblocking(False)
+        woken = signal.set_wakeup_fd(ring.fileno(), warn_on_full_buffer=False)
+        try:
+            yield bell, ring
+        finally:
+            signal.set_wakeup_fd(woken)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            bell.close()
+            ring.close()

@@ -1,0 +1,161 @@
+"""What wakes the worker: files that change, Redis keys that are written, and the clock.
+
+Each runs in a thread of its own and only ever wakes. Whatever one of them misses, the clock's full round finds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import watchfiles
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from ..errors import StoreAway, StoreError, UsageError
+from ..settings import Settings
+from ..sources.manifests import shown
+from ..store import LiveStore
+from .wakes import Wakes
+
+STEP = 10
+"""Milliseconds between two looks for changed files: 5 would halve the delay and cost most of one percent of a core."""
+
+POLL = 1.0
+"""Seconds between two full rounds where Redis does not tell who was written."""
+
+LONGEST_PAUSE = 5.0
+
+
+class Files:
+    """Wakes on every change of the sources and of the journal."""
+
+    def __init__(self, settings: Settings, wakes: Wakes) -> None:
+        self.settings, self.wakes = settings, wakes
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._watched: dict[str, Path] = {}
+
+    def watch(self) -> None:
+        """Watch the folders that are there now; called again after each full round, since one may be new."""
+        folders = {self.settings.context_file.parent, self.settings.manifests, self.settings.folder}
+        found = {os.path.realpath(folder): folder for folder in folders if folder.is_dir()}
+        if found == self._watched:
+            return
+        self.close()
+        self._watched, self._stop = found, threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(found, self._stop), name="files", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+            self._thread = None
+        self._watched = {}
+
+    def _run(self, folders: dict[str, Path], stop: threading.Event) -> None:
+        watching = False
+        try:
+            for changes in watchfiles.watch(
+                *folders, watch_filter=None, stop_event=stop, step=STEP, debounce=STEP, rust_timeout=1_000,
+                raise_interrupt=False, yield_on_timeout=True,
+            ):  # fmt: skip
+                if not watching:
+                    self.wakes.everything()  # what happened before the watch began
+                    watching = True
+                for _, path in changes:
+                    self._changed(path, folders)
+        except (OSError, RuntimeError):  # a folder was taken away: the next full round watches what is there then
+            self._watched = {}
+
+    def _changed(self, path: str, folders: dict[str, Path]) -> None:
+        real = max((folder for folder in folders if path.startswith(folder)), key=len, default="")
+        name = Path(path).name
+        if not real or path == real:
+            self.wakes.everything()
+            return
+        folder = folders[real]
+        if folder == self.settings.folder:
+            if name.startswith("state.db"):
+                self.wakes.file()
+        elif folder == self.settings.manifests:
+            self._manifest_changed(folder / os.path.relpath(path, real))
+        elif name == self.settings.context_file.name:
+            self.wakes.file()
+
+    def _manifest_changed(self, path: Path) -> None:
+        if path.suffix in (".yaml", ".yml"):
+            self.wakes.manifests([shown(path, self.settings.manifests_base)])
+        elif path.suffix == ".json":  # a contextSchema: any agent may break it now
+            self.wakes.everything()
+        elif not path.is_file():  # a folder that came, went or was renamed
+            self.wakes.manifests(None)
+
+
+class Writes:
+    """Wakes on every write to an agent's hash, whoever makes it; where Redis does not tell, at short intervals."""
+
+    def __init__(self, store: LiveStore, wakes: Wakes, warn: Callable[[str], None]) -> None:
+        self.store, self.wakes, self.warn = store, wakes, warn
+        self._stop = threading.Event()
+        self._tried = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="writes", daemon=True)
+        self._thread.start()
+        self._tried.wait(1.5)  # so that the first round is not done twice
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        pause = 0.1
+        while not self._stop.is_set():
+            try:
+                self._follow()
+                pause = 0.1
+            except StoreAway:
+                self._tried.set()
+                self._stop.wait(pause * random.uniform(0.5, 1.5))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            except StoreError as error:
+                self._tried.set()
+                self.warn(f"Redis does not tell who is written, so it is asked every {POLL:g} s: {error}")
+                self._poll()
+
+    def _follow(self) -> None:
+        with closing(self.store.track()) as tracking:
+            self.wakes.everything()  # what was written before anybody listened
+            self._tried.set()
+            while not self._stop.is_set():
+                self.wakes.live(tracking.receive(0.5))
+
+    def _poll(self) -> None:
+        """For a minute; then it is tried again whether Redis tells."""
+        for _ in range(60):
+            if self._stop.wait(POLL):
+                return
+            self.wakes.everything()
+
+
+class Clock:
+    """Wakes for the full round: at intervals, or as a crontab says; and at the start of each day, for its backup."""
+
+    def __init__(self, settings: Settings, wakes: Wakes) -> None:
+        self._scheduler = BackgroundScheduler(job_defaults={"misfire_grace_time": None, "coalesce": True})
+        seconds = settings.interval.total_seconds()
+        try:
+            full = CronTrigger.from_crontab(settings.cron) if settings.cron else None
+        except ValueError as error:
+            raise UsageError(f"cron {settings.cron!r}: {error}", hint="for example: */5 * * * *") from None
+        self._scheduler.add_job(wakes.everything, full or IntervalTrigger(seconds=seconds, jitter=seconds / 10))
+        self._scheduler.add_job(wakes.everything, CronTrigger(hour=0, minute=0, jitter=600))
+        self._scheduler.start()
+
+    def close(self) -> None:
+        self._scheduler.shutdown(wait=False)

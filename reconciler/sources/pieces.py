@@ -1,0 +1,136 @@
+"""`context.json` taken apart at the places where it is edited, so that one change need not parse it all again.
+
+A file of 10,000 agents is one text of 6 MB; the record that changed is one piece of it. Whatever is more than
+a new value in a known place (an agent that comes or goes, a new section) is left to `context_file.render`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..edits import FILE
+from ..plan import Change
+from ..state import SHARED, NotJson, State, decode_at, members, skip_blank
+from .context_file import Context, Edit, edit_value, file_edits, plain_text, read_record, style_of
+
+Place = tuple[str, str]
+"""`("", section)` or `("agents", agent)`."""
+
+
+class Pieces:
+    """A text as pieces, and which of them is the value of what."""
+
+    def __init__(self, text: str) -> None:
+        self.style = style_of(text, start := skip_blank(text, 0))
+        self.parts: list[str] = []
+        self.places: dict[Place, int] = {}
+        self._text, self._end = text, 0
+        for member in members(text, start):
+            if member.key != "agents":
+                self._cut(("", member.key), member.start, member.end)
+                continue
+            for record in members(text, member.start):
+                self._cut(("agents", record.key), record.start, record.end)
+        self.parts.append(text[self._end :])
+        del self._text
+
+    def _cut(self, place: Place, start: int, end: int) -> None:
+        self.parts += (self._text[self._end : start], self._text[start:end])
+        self.places[place] = len(self.parts) - 1
+        self._end = end
+
+    def edit(self, edits: Mapping[str, Edit]) -> dict[Place, str] | None:
+        """The new values of the edited places; None if any of it is more than a new value."""
+        inner = self.style.newline + self.style.step
+        found: dict[Place, str] = {}
+        wanted = [(("", name), edit, inner) for name, edit in edits.items() if name != "agents"]
+        records = edits.get("agents") or {}
+        assert not isinstance(records, str)
+        wanted += [(("agents", name), edit, inner + self.style.step) for name, edit in records.items()]
+        for place, edit, margin in wanted:
+            if edit is None or place not in self.places:
+                return None
+            found[place] = edit_value(self.parts[self.places[place]], edit, self.style, margin)
+        return found
+
+    def compare(self, text: str) -> dict[Place, str] | None:
+        """The values that another version of the text has in these places; None where more than values differ.
+
+        Raises NotJson.
+        """
+        names = {index: place for place, index in self.places.items()}
+        found: dict[Place, str] = {}
+        position = 0
+        for index, piece in enumerate(self.parts):
+            end = position + len(piece)
+            place = names.get(index)
+            if not text.startswith(piece, position) or (place and not text.startswith(self.parts[index + 1], end)):
+                if place is None:
+                    return None
+                _, end = decode_at(text, position)
+                found[place] = text[position:end]
+            position = end
+        return found if position == len(text) else None
+
+    def put(self, values: Mapping[Place, str]) -> str:
+        """Put new values into their places; the whole text."""
+        for place, text in values.items():
+            self.parts[self.places[place]] = text
+        return "".join(self.parts)
+
+
+class Draft:
+    """One reading of the file that follows the writes made to it."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._pieces: Pieces | None = None
+
+    @property
+    def pieces(self) -> Pieces:
+        if self._pieces is None:
+            self._pieces = Pieces(self.context.text)
+        return self._pieces
+
+    def edited(self, changes: Mapping[str, Mapping[str, Change]], merged: State, last_update: str) -> Context | None:
+        """The file with the changes in it; None when only the long way tells (`context_file.render`, and parse)."""
+        if self.context.problems or self.context.legacy:
+            return None
+        found = self.pieces.edit(file_edits(self.context, changes, merged, last_update))
+        values = self._values(found) if found is not None else None
+        if found is None or values is None:
+            return None
+        self.context = replace(self.context, text=self.pieces.put(found), values=values)
+        return self.context
+
+    def follow(self, text: str) -> frozenset[str] | None:
+        """Take in a version that somebody else wrote; the agents whose records are other ones, with SHARED and FILE
+        for what the file says itself. None when only the long way tells; then this draft is of no use any more."""
+        if self.context.problems or self.context.legacy:
+            return None
+        try:
+            found = self.pieces.compare(text)
+        except NotJson:
+            return None
+        values = self._values(found) if found is not None else None
+        if found is None or values is None:
+            return None
+        before = self.context.values
+        self.context = replace(self.context, text=self.pieces.put(found), values=values)
+        return frozenset(name for name in values if values[name] is not before[name])
+
+    def _values(self, found: Mapping[Place, str]) -> dict[str, Mapping[str, str]] | None:
+        """What the file says with new values in these places; None where one is not as a record should be."""
+        values = dict(self.context.values)
+        for (inside, name), text in found.items():
+            if inside:
+                record = read_record(name, text)
+                if record is None:
+                    return None
+                values[name] = record
+                continue
+            owner = next((owner for owner in (FILE, SHARED) if name in values.get(owner, {})), None)
+            if owner is not None:  # else it describes this machine
+                values[owner] = {**values[owner], name: plain_text(text)}
+        return values

@@ -1,0 +1,109 @@
+"""One round trip on a connection of one's own: nobody ever reads an answer that was meant for another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from reconciler.store import Write
+from reconciler.store.connect import connect
+from reconciler.store.redis_store import RedisStore
+from reconciler.store.wire import Wire
+from tests.contract.kit import put
+from tests.servers import Memory, Server
+
+Launch = Callable[..., Server]
+
+
+def opened(server: Server) -> RedisStore:
+    return RedisStore(connect(server.url, None, print), "tester@host")
+
+
+def test_a_late_answer_is_read_by_nobody(launch: Launch) -> None:
+    """The connection on which a call timed out is closed; the next call gets its own answer."""
+    server = launch()
+    store = opened(server)
+    store.wire.exchange([("SET", "memory:a", "first")])
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(redis.TimeoutError):
+        store.wire.exchange([("GET", "memory:a")])
+    server.process.send_signal(signal.SIGCONT)
+    assert store.wire.exchange([("ECHO", "second"), ("ECHO", "third")]) == [b"second", b"third"]
+    store.close()
+
+
+def test_an_interrupted_call_leaves_no_answer_behind(launch: Launch) -> None:
+    """Ctrl-C between the command and its answer."""
+    server = launch()
+    store = opened(server)
+    store.wire.exchange([("PING",)])
+    server.process.send_signal(signal.SIGSTOP)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        store.wire.exchange([("ECHO", "first")])
+    server.process.send_signal(signal.SIGCONT)
+    assert store.wire.exchange([("ECHO", "second")]) == [b"second"]
+    store.close()
+
+
+def test_an_error_in_the_middle_is_one_answer(memory: Memory) -> None:
+    """The commands around it have theirs."""
+    memory.redis.set("memory:a", "text")
+    wire = Wire(memory.redis)
+    found = wire.exchange([("GET", "memory:a"), ("HGETALL", "memory:a"), ("NONSENSE",), ("GET", "memory:a")])
+    assert found[0] == found[3] == b"text"
+    assert all(isinstance(answer, redis.ResponseError) for answer in found[1:3])
+    assert wire.exchange([]) == []
+
+
+def test_a_connection_that_the_server_closed_is_not_used(real: Memory) -> None:
+    """It was idle too long, or the server was restarted: another one is opened, and nobody notices."""
+    wire = Wire(real.redis)
+    wire.exchange([("PING",)])
+    real.redis.client_kill_filter(skipme=False, _type="normal")
+    assert wire.exchange([("PING",)]) == [b"PONG"]
+
+
+def test_a_script_that_was_flushed_is_loaded_again(memory: Memory) -> None:
+    """For all writes of the call, in their order."""
+    memory.store.write([Write("mary", (put("context.n", -1),))])
+    memory.redis.script_flush()
+    answers = memory.store.write([Write("mary", (put("context.n", number),)) for number in range(700)])
+    assert [answer.version for answer in answers] == list(range(2, 702))
+    memory.redis.script_flush()
+    assert memory.store.observe({}).agents["mary"].version == 701
+
+
+def test_a_connection_that_is_busy_is_not_shared(real: Memory) -> None:
+    """Sixteen threads at once, each with its own answers."""
+    wire, wrong = Wire(real.redis), []
+
+    def ask(name: str) -> None:
+        until = time.monotonic() + 1
+        number = 0
+        while time.monotonic() < until:
+            number += 1
+            words: list[Any] = [("ECHO", f"{name} {number} {part}") for part in range(5)]
+            if wire.exchange(words) != [word[1].encode() for word in words]:
+                wrong.append(name)
+
+    threads = [threading.Thread(target=ask, args=(f"t{number}",)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert int(real.redis.info("clients")["connected_clients"]) < 40
+
+
+def test_texts_of_any_length(memory: Memory) -> None:
+    """Longer than any buffer on the way."""
+    text = "x" * 3_000_000
+    assert Wire(memory.redis).exchange([("SET", "memory:a", text), ("GET", "memory:a")])[1] == text.encode()

@@ -1,0 +1,116 @@
+"""The short way to edit and to read `context.json`: whatever it gives is what the long way gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.plan import Change
+from reconciler.sources.context_file import parse, render
+from reconciler.sources.pieces import Draft
+from reconciler.state import SHARED, Field, State, encode
+
+TIME = '"2025-11-12T08:00:00.000000Z"'
+LOCAL = ("paths",)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+AGENTS = st.sampled_from(["mary", "gc", "rnd"])
+CONTEXTS = st.dictionaries(st.sampled_from(["a", "é", '"', ""]), JSON, max_size=3)
+RECORDS = st.fixed_dictionaries(
+    {}, optional={"status": st.text(max_size=5), "insight": JSON, "context": CONTEXTS, "last_seen": st.just(TIME[1:-1])}
+)
+FILES = st.fixed_dictionaries(
+    {"agents": st.dictionaries(AGENTS, RECORDS)},
+    optional={"version": st.just("1.0"), "last_update": st.just("x"), "work": JSON, "paths": JSON},
+)
+INDENTS: st.SearchStrategy[int | str | None] = st.sampled_from([None, 0, 2, "\t"])
+EDITS = st.dictionaries(st.tuples(AGENTS | st.just(SHARED), st.sampled_from(["status", "context.a", "work"])), JSON)
+law = settings(derandomize=True, database=None, deadline=None, max_examples=300)
+
+
+def draft_of(text: str) -> Draft:
+    return Draft(parse(text.encode(), "c.json", LOCAL))
+
+
+def changes_of(wanted: Mapping[tuple[str, str], object]) -> tuple[dict[str, dict[str, Change]], State]:
+    """Changes as a plan groups them, and a merged state that holds their values."""
+    changes: dict[str, dict[str, Change]] = {}
+    for (agent, field), value in wanted.items():
+        new = encode(value) if value is not None else None
+        changes.setdefault(agent, {})[field] = Change(agent, field, "file", "1", new, 1, "x")
+    merged = {
+        agent: {name: Field(one.new, 1, "x") for name, one in fields.items()} for agent, fields in changes.items()
+    }
+    return changes, {agent: {**fields, "kept": Field("1", 1, "x")} for agent, fields in merged.items()}
+
+
+@law
+@given(FILES, INDENTS, EDITS)
+def test_an_edit_in_place_gives_the_same_text_and_the_same_values(
+    data: dict[str, Any], indent: int | str | None, wanted: dict[tuple[str, str], object]
+) -> None:
+    """Where it gives anything: what is more than new values in known places is left to the long way."""
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    changes, merged = changes_of(wanted)
+    before = parse(text.encode(), "c.json", LOCAL)
+    expected = render(before, changes, merged, TIME)
+    found = draft_of(text).edited(changes, merged, TIME)
+    if found is not None:
+        again = parse(expected.encode(), "c.json", LOCAL)
+        assert found.text == expected
+        assert (found.values, found.problems) == (again.values, again.problems)
+
+
+def test_one_new_value_is_edited_in_place_again_and_again() -> None:
+    """The usual case takes the short way, also after a first edit."""
+    text = json.dumps({"agents": {"mary": {"status": "idle", "context": {"a": 1}}}, "last_update": "x"}, indent=2)
+    draft = draft_of(text)
+    for value in ("busy", "away"):
+        changes, merged = changes_of({("mary", "status"): value, ("mary", "context.a"): [value]})
+        found = draft.edited(changes, merged, TIME)
+        assert found is not None
+        assert json.loads(found.text)["agents"]["mary"] == {"status": value, "context": {"a": [value]}}
+
+
+@law
+@given(FILES, FILES, INDENTS, INDENTS)
+def test_a_version_that_is_followed_says_what_it_says_when_parsed(
+    one: dict[str, Any], other: dict[str, Any], indent: int | str | None, other_indent: int | str | None
+) -> None:
+    """And the agents that are named are all that changed."""
+    before, after = json.dumps(one, indent=indent), json.dumps(other, indent=other_indent)
+    draft, known = draft_of(before), parse(before.encode(), "c.json", LOCAL)
+    changed = draft.follow(after)
+    if changed is not None:
+        found = parse(after.encode(), "c.json", LOCAL)
+        assert (draft.context.text, draft.context.values, draft.context.problems) == (after, found.values, ())
+        assert {name for name in found.values if found.values[name] != known.values.get(name)} <= changed
+
+
+@law
+@given(FILES, INDENTS, AGENTS, CONTEXTS, JSON)
+def test_somebodys_edit_of_a_value_is_followed(
+    data: dict[str, Any], indent: int | str | None, agent: str, context: dict[str, Any], paths: Any
+) -> None:
+    """One agent's record changed, and a section of the machine's own, in the same layout."""
+    data = {**data, "agents": {**data["agents"], agent: {"status": "idle"}}, "paths": 1}
+    draft = draft_of(json.dumps(data, indent=indent))
+    data["agents"][agent] = {"status": "busy", "context": context}
+    text = json.dumps({**data, "paths": paths}, indent=indent)
+    assert draft.follow(text) == frozenset({agent})
+    assert draft.context.values == parse(text.encode(), "c.json", LOCAL).values
+
+
+def test_what_is_no_json_is_not_followed() -> None:
+    """The parser is left to name the place."""
+    text = json.dumps({"agents": {"mary": {"status": "idle"}}})
+    for broken in ("", text[:-1], text + "x", text.replace('"idle"', "idle"), text.replace('"idle"', "NaN")):
+        assert draft_of(text).follow(broken) is None

@@ -1,0 +1,118 @@
+"""What the daemon's threads gather for its worker: scopes, and agents that must rest first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+from reconciler.daemon.wakes import Wakes
+from reconciler.view import Scope
+from tests.waiting import wait_until
+
+NOBODY: frozenset[str] = frozenset()
+MARY = frozenset({"mary"})
+FOREVER = 3600.0
+
+
+def take(wakes: Wakes) -> Scope:
+    scope = wakes.take(0.0)
+    assert scope is not None
+    return scope
+
+
+def settle(wakes: Wakes, scope: Scope, again: Iterable[str] = ()) -> None:
+    wakes.settle(scope, frozenset(again), time.monotonic(), FOREVER)
+
+
+def test_what_happened_meanwhile_is_one_scope() -> None:
+    """Agents, manifests and files, from however many wakes."""
+    wakes = Wakes(0.0)
+    wakes.live(["mary"])
+    wakes.live(["gc", "mary"])
+    wakes.manifests(["manifests/rnd.yaml"])
+    wakes.file()
+    assert take(wakes) == Scope(frozenset({"mary", "gc"}), frozenset({"manifests/rnd.yaml"}))
+    settle(wakes, Scope(frozenset({"mary", "gc"})))
+    assert wakes.leftover() is None
+
+
+def test_anything_may_have_changed_is_more_than_some_agents() -> None:
+    """Then every agent and every manifest is looked at."""
+    wakes = Wakes(0.0)
+    wakes.live(["mary"])
+    wakes.live(None)
+    assert take(wakes) == Scope(None, None)
+
+
+def test_a_folder_of_manifests_that_changed_is_read_whole() -> None:
+    """But Redis is not."""
+    wakes = Wakes(0.0)
+    wakes.manifests(None)
+    wakes.manifests(["manifests/mary.yaml"])
+    assert take(wakes) == Scope(NOBODY, None)
+
+
+def test_an_agent_is_looked_at_at_once_and_again_when_it_has_rested() -> None:
+    """The first look tells that somebody may still be writing; the second comes after the quiet time."""
+    wakes = Wakes(0.05)
+    wakes.live(["mary"])
+    first = take(wakes)
+    assert (first.agents, first.resting) == (MARY, MARY)
+    settle(wakes, first, ["mary"])
+    second = take(wakes)
+    assert (second.agents, second.resting) == (MARY, NOBODY)
+
+
+def test_who_goes_on_writing_is_waited_for_only_so_long() -> None:
+    """A heartbeat that never rests is adopted all the same."""
+    wakes = Wakes(0.01)
+
+    def rests() -> bool:
+        wakes.live(["mary"])
+        scope = take(wakes)
+        settle(wakes, scope, ["mary"])
+        return bool(scope.resting)
+
+    assert rests()
+    wait_until(lambda: not rests())
+
+
+def test_a_write_during_the_round_is_not_forgotten() -> None:
+    """Only what was there when the round began is dealt with."""
+    wakes = Wakes(0.0)
+    wakes.live(["mary", "gc"])
+    scope, began = take(wakes), time.monotonic()
+    wakes.live(["gc"])
+    wakes.settle(scope, NOBODY, began, FOREVER)
+    assert take(wakes).agents == frozenset({"gc"})
+
+
+def test_what_redis_refused_is_tried_again_after_a_pause() -> None:
+    """Not at once: that would be a busy loop."""
+    wakes = Wakes(0.0)
+    wakes.live(["mary"])
+    scope = take(wakes)
+    wakes.settle(scope, frozenset({"mary"}), time.monotonic(), 0.02)
+    began = time.monotonic()
+    assert take(wakes).agents == MARY
+    assert time.monotonic() - began >= 0.01
+
+
+def test_at_the_end_also_what_rests_is_done() -> None:
+    """Who is asked to stop flushes."""
+    wakes = Wakes(60.0)
+    wakes.live(["mary"])
+    settle(wakes, take(wakes), ["mary"])
+    assert wakes.leftover() == Scope(MARY, NOBODY)
+
+
+def test_a_worker_that_waits_is_interrupted() -> None:
+    """By a signal that wants something of it."""
+    wakes = Wakes(0.1)
+    found: list[Scope | None] = [Scope()]
+    worker = threading.Thread(target=lambda: found.append(wakes.take(0.0)))
+    worker.start()
+    wakes.interrupt()
+    worker.join(10)
+    assert found[-1] is None
