@@ -2,7 +2,7 @@
 
 Read the package in this order: errors, stamp, state, merge, plan, render, events, address (pure), settings, schema,
 files, edits, sources, base, sources.desired, store, workspace, view, apply, controller, health, follow,
-subscribe, updates, rewind, offline, cache, hub, aio, daemon, cli. A module imports only from those above it.
+subscribe, updates, rewind, offline, writing, cache, hub, aio, daemon, cli. A module imports only from those above it.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -28,7 +28,6 @@ from .settings import Settings
 from .sources import desired
 from .sources.desired import Sources
 from .state import (
-    CONTEXT,
     LAST_UPDATE,
     SHARED,
     Agent,
@@ -40,10 +39,9 @@ from .state import (
     record_to_text,
     same_value,
 )
-from .store import AwayStore, Live, LiveAgent, LiveStore, Put, Write, Written
+from .store import AwayStore, LiveAgent, LiveStore, Put, Write
 from .subscribe import Subscription
 from .updates import (
-    Update,
     WriteResult,
     check_known,
     check_name,
@@ -56,9 +54,7 @@ from .updates import (
 )
 from .view import look
 from .workspace import Workspace, open_workspace, read_settings, wall_clock
-
-TRIES = 8
-"""How often a write is repeated because somebody wrote the same hash by hand in between."""
+from .writing import Writer, refuse_broken, result_of
 
 Callback = Callable[[dict[str, Any]], object]
 
@@ -119,11 +115,12 @@ class UnifiedMemoryHub:
     def _begin(self) -> None:
         """What a forked child makes for itself."""
         self._offline = Offline(self.settings, self._online)
+        self._writer = Writer(self.workspace, self._offline)
         self._cache = Cache(self.settings, self.workspace.base, self.workspace.store)
 
     def _after_fork(self) -> None:
         # Kept, not closed: the connections belong to the parent, and their locks to threads that are not here.
-        self._inherited += [self._offline, self._cache, list(self._subscriptions)]
+        self._inherited += [self._offline, self._writer, self._cache, list(self._subscriptions)]
         self._subscriptions = WeakSet()
         self._begin()
 
@@ -168,10 +165,10 @@ class UnifiedMemoryHub:
         update = make_update(agent, context, status, fields, whole=replace)
         self._check_writing()
         if durable:
-            return self._write_durable(update, priority)
+            return self._writer.write_durable(update, priority)
         if replace:
-            return self._replace(update, priority)
-        return self._write(agent, update.values, priority)
+            return self._writer.replace(update, priority)
+        return self._writer.write(agent, update.values, priority)
 
     def update_many(self, batch: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[WriteResult]:
         """Many updates in one pipelined round trip for 500; a result for each, in order.
@@ -184,16 +181,7 @@ class UnifiedMemoryHub:
         """
         updates = make_updates(batch)
         self._check_writing()
-        writes = [self._make(update.agent, update.values) for update in updates]
-        try:
-            answers = self._write_all(writes)
-        except StoreAway:
-            answers = [Written(refused="away", later=True)] * len(writes)
-        return [
-            self._write_files(update.agent, stamped(update.values, self.settings.writer)) if answer.later
-            else _result(write, answer)
-            for update, write, answer in zip(updates, writes, answers, strict=True)
-        ]  # fmt: skip
+        return self._writer.write_many(updates)
 
     def delete_agent(self, agent: str) -> WriteResult:
         """Delete an agent everywhere; it stays in the history. Raises NotFound when there is none."""
@@ -207,12 +195,12 @@ class UnifiedMemoryHub:
         try:
             unheard = self._unheard(agent, known)
             if unheard:
-                self._write_live(Write(agent, unheard, floor=None))
-            answer = self._write_live(Write(agent, (), floor=None, everything=True))
+                self._writer.write_live(Write(agent, unheard, floor=None))
+            answer = self._writer.write_live(Write(agent, (), floor=None, everything=True))
         except StoreAway:
-            return self._write_files(agent, gone)
+            return self._writer.write_files(agent, gone)
         if answer.later:
-            return self._write_files(agent, gone)
+            return self._writer.write_files(agent, gone)
         return WriteResult(agent, tuple(sorted(known)), (), answer.version, "redis", answer.at)
 
     def _unheard(self, agent: str, live: Agent) -> tuple[Put, ...]:
@@ -231,7 +219,7 @@ class UnifiedMemoryHub:
         if type(version) is not int or version < 1:
             raise UsageError(f"{version!r} is not a version", hint="versions are 1, 2, 3, ...")
         self._check_writing()
-        found = self._adopted(agent)
+        found = self._writer.adopted(agent)
         if version > found.version:
             what = f"{agent} is at version {found.version}" if found.version else f"no agent {agent}"
             raise NotFound(f"{what}: there is no version {version}", hint=f"reconciler history {agent}")
@@ -239,10 +227,10 @@ class UnifiedMemoryHub:
         values = rewind(agent, found.fields, events, range(version + 1, found.version + 1))
         if not values:
             return WriteResult(agent, (), (), 0, "redis", wall_clock())
-        answer = self._write_live(write := self._make(agent, values))
+        answer = self._writer.write_live(write := self._writer.make(agent, values))
         if answer.later:
             raise StoreError(f"{agent} was not rolled back: {answer.refused}", hint="try again when it takes writes")
-        return _result(write, answer)
+        return result_of(write, answer)
 
     # Reading
 
@@ -312,7 +300,7 @@ class UnifiedMemoryHub:
         """
         self._check_writing()
         for agent, values in self._differing(data).items() if data is not None else ():
-            self._write(agent, values)
+            self._writer.write(agent, values)
         return self.sync_from_file()
 
     def _differing(self, data: Any) -> dict[str, dict[str, str]]:
@@ -392,131 +380,6 @@ class UnifiedMemoryHub:
         if self._reading:
             raise UsageError("this hub was opened for reading", hint="open it without reading=True")
 
-    def _make(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> Write:
-        by = self.settings.writer
-        puts = tuple([Put(name, text, None, by) for name, text in values.items()])
-        return Write(agent, puts, floor=None, priority=priority)
-
-    def _write(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> WriteResult:
-        write = self._make(agent, values, priority)
-        try:
-            answer = self._write_live(write)
-        except StoreAway:
-            return self._write_files(agent, stamped(values, self.settings.writer))
-        if answer.later:
-            return self._write_files(agent, stamped(values, self.settings.writer))
-        return _result(write, answer)
-
-    def _write_live(self, write: Write) -> Written:
-        """Write, adopting first what somebody wrote there by hand. Raises StoreError when refused for good."""
-        answer = self._write_all([write])[0]
-        if answer.refused and not answer.later:
-            hint = "try again" if answer.foreign else ""
-            raise StoreError(f"{write.agent} was not written: {answer.refused}", hint=hint)
-        return answer
-
-    def _write_all(self, writes: Sequence[Write]) -> list[Written]:
-        """Write all of them in one go; those that need something first (an adoption, a version) once more."""
-        store = self.workspace.store
-        answers = store.write(writes)
-        if not any(answer.refused for answer in answers):
-            return answers
-        writes = list(writes)
-        for _ in range(TRIES):
-            again = [index for index, answer in enumerate(answers) if answer.foreign or answer.unknown_floor]
-            if not again:
-                break
-            for agent in {writes[index].agent for index in again if answers[index].foreign}:
-                self._adopt(agent)
-            for index in again:
-                if answers[index].unknown_floor:
-                    write = writes[index]
-                    writes[index] = replace(write, floor=self.workspace.base.version(write.agent))
-            for index, answer in zip(again, store.write([writes[index] for index in again]), strict=True):
-                answers[index] = answer
-        return answers
-
-    def _adopt(self, agent: str) -> None:
-        base = self.workspace.base
-        live = self.workspace.store.observe({agent: base.known(agent)}, [agent])
-        _refuse_broken(live)
-        found = live.agents.get(agent)
-        if found is not None:
-            write = Write(agent, found.raw + found.gone, floor=base.version(agent), seen=found.seen)
-            self.workspace.store.write([write])
-
-    def _adopted(self, agent: str) -> LiveAgent:
-        """An agent as Redis holds it, once everything in it has a stamp and a version."""
-        if agent != SHARED:
-            check_name(agent)
-        for _ in range(TRIES):
-            live = self.workspace.store.observe({}, [agent])
-            _refuse_broken(live)
-            found = live.agents.get(agent, LiveAgent())
-            if not (found.raw or found.foreign):
-                return found
-            self._adopt(agent)
-        raise StoreError(f"{agent} is written by somebody else all the time", hint="try again")
-
-    def _replace(self, update: Update, priority: str) -> WriteResult:
-        """Write these keys and delete all others; also those that somebody added between reading and writing."""
-        agent = update.agent
-        try:
-            before = self._adopted(agent)
-            others = _others(before.fields, update)
-            write = self._make(agent, {**update.values, **others}, priority)
-            if not write.puts:
-                return WriteResult(agent, (), (), 0, "redis", wall_clock())
-            answer = self._write_live(write)
-            if answer.later:
-                return self._write_files(agent, _whole(update, self.settings.writer))
-            if answer.won and answer.version > before.version + 1:
-                self._clear(update, answer)
-        except StoreAway:
-            return self._write_files(agent, _whole(update, self.settings.writer))
-        return _result(write, answer)
-
-    def _clear(self, update: Update, answer: Written) -> None:
-        """Somebody wrote in between: keys of theirs that are older than the replacement are no part of it."""
-        fields = self._adopted(update.agent).fields
-        names = [name for name in _others(fields, update) if fields[name].at < answer.touched]
-        puts = tuple(Put(name, None, answer.touched, self.settings.writer) for name in names)
-        if puts:
-            self._write_live(Write(update.agent, puts, floor=None))
-
-    def _write_durable(self, update: Update, priority: str) -> WriteResult:
-        """To the journal, on disk, with the stamp that it then has in Redis: by the server's clock where it answers."""
-        agent, by = update.agent, self.settings.writer
-        make = _whole(update, by)
-        files.private_folder(self.settings.folder)
-        for _ in range(TRIES):
-            try:
-                found = self._adopted(agent)
-                now = self.workspace.store.observe({}, ()).now
-            except StoreAway:
-                break
-            fields = make(found.fields, now)
-            if not fields:
-                return WriteResult(agent, (), (), 0, "redis", now)
-            self.workspace.base.append_journal({agent: fields})
-            puts = tuple(Put(name, value.text, value.at, value.by) for name, value in fields.items())
-            write = Write(agent, puts, floor=None, priority=priority)
-            try:
-                answer = self._write_live(write)
-            except StoreAway:
-                break
-            if answer.later:
-                break
-            if "o" not in answer.flags.lower():  # else somebody was faster: once more, behind that
-                return _result(write, answer)
-        return self._write_files(agent, make)
-
-    def _write_files(self, agent: str, make: Callable[[Agent, int], Agent]) -> WriteResult:
-        """Redis is away, or takes no writes: on disk, and in `context.json`."""
-        written = self._offline.write(agent, make)
-        at = max((field.at for field in written.values()), default=wall_clock())
-        return WriteResult(agent, tuple(written), (), 0, "file", at)
-
     # How a reading goes
 
     def _known(self, agent: str) -> Agent:
@@ -528,7 +391,7 @@ class UnifiedMemoryHub:
             live = self.workspace.store.observe({}, [agent])
             up = live.up
             fields = live.agents.get(agent, LiveAgent()).fields
-            _refuse_broken(live)
+            refuse_broken(live)
         except StoreAway:
             fields, up = {}, False
         if up and self._offline.owing:  # what is on disk is newer than what Redis knows
@@ -570,42 +433,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _result(write: Write, answer: Written) -> WriteResult:
-    if answer.refused:
-        return WriteResult(write.agent, (), (), 0, "redis", answer.at, answer.refused)
-    flags = answer.flags
-    if not flags.strip("wW"):
-        return WriteResult(
-            write.agent, tuple([put.field for put in write.puts]), (), answer.version, "redis", answer.at
-        )
-    won = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "wW"])
-    stale = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "oO"])
-    return WriteResult(write.agent, won, stale, answer.version if won else 0, "redis", answer.at)
-
-
-def _others(fields: Agent, update: Update) -> dict[str, None]:
-    """The context keys that are there and that the update does not name."""
-    if not update.whole:
-        return {}
-    return {name: None for name in present(fields) if name.startswith(CONTEXT) and name not in update.values}
-
-
-def _whole(update: Update, by: str) -> Callable[[Agent, int], Agent]:
-    """The update on top of what is known, at one time."""
-
-    def make(known: Agent, now: int) -> Agent:
-        return stamped({**update.values, **_others(known, update)}, by)(known, now)
-
-    return make
-
-
-def _refuse_broken(live: Live) -> None:
-    """Raise StoreError for what cannot be read in Redis; a warning was put right in passing."""
-    errors = [str(problem) for problem in live.problems if problem.severity == "error"]
-    if errors:
-        raise StoreError("; ".join(errors))
 
 
 __all__ = [

@@ -120,7 +120,8 @@ class Daemon:
             pause, notice = self.news.failed(error)
             self.wakes.everything()
             self._write_health(workspace)
-            self.tell(notice)
+            if notice is not None:
+                self.tell(notice)
             return time.monotonic() + pause
         news = self.news.round(done, away, workspace.store.name)
         now = time.monotonic()
@@ -131,17 +132,17 @@ class Daemon:
         self.wakes.settle(scope, done.again, began, AGAIN)
         return now + min(now - began, 1.0)  # under a flood, half of the time at most
 
-    def _reconcile(self, workspace: Workspace, scope: Scope) -> tuple[Round, str]:
-        """A round, and "" or why it was one on files: Redis is away, or refuses this program.
+    def _reconcile(self, workspace: Workspace, scope: Scope) -> tuple[Round, StoreAway | StoreError | None]:
+        """A round, and why it was one on files, if it was: Redis is away, or refuses this program.
 
         One that was cut off in the middle is done again over everything: what it had taken in is no news any more.
         """
         try:
-            return reconcile(workspace, self.options, scope), ""
+            return reconcile(workspace, self.options, scope), None
         except (StoreAway, StoreError) as error:
             away = AwayStore(StoreAway(error.message, hint=error.hint))
             again = scope if self.news.health.redis == "away" else replace(scope, agents=None, paths=None)
-            return reconcile(replace(workspace, store=away), self.options, again), str(error)
+            return reconcile(replace(workspace, store=away), self.options, again), error
 
     def _write_health(self, workspace: Workspace) -> None:
         self._health_at = time.monotonic()

@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ..controller import Round
-from ..errors import Problem, ReconcilerError
+from ..errors import Problem, ReconcilerError, StoreAway, StoreError
 from ..health import Health
 from ..plan import Plan
 from ..state import SHARED, State, present
+
+TOLD_EVERY = 1.0
+"""Seconds between two lines that tell what rounds did."""
 
 LONGEST_PAUSE = 4.0
 """Seconds between two tries when round after round fails: what was mended is green again within five."""
@@ -48,6 +51,8 @@ class News:
         self._away_since = 0.0
         self._failed = ""
         self._warned: set[str] = set()
+        self._untold: list[Plan] = []
+        self._told_at = 0.0
 
     def warn(self, text: str) -> None:
         """Something to be said once."""
@@ -55,15 +60,15 @@ class News:
             self._warned.add(text)
             self.tell(Notice("warning", "warning", text))
 
-    def round(self, done: Round, away: str, store: str) -> list[Notice]:
+    def round(self, done: Round, away: StoreAway | StoreError | None, store: str) -> list[Notice]:
         """A round is over, on files where `away` tells why: what is new."""
         before, now = self.health, time.time_ns() // 1000
         self._remember(done)
         errors = [problem for problem in done.plan.problems if problem.severity == "error"]
         errors += [problem for found in self._found.values() for problem in found if problem.severity == "error"]
         wrong = tuple(dict.fromkeys([*map(str, errors), *self._refused.values()]))
-        if away and "password" in away:
-            wrong += (away,)
+        if isinstance(away, StoreError):  # nothing but somebody's hand makes it good again
+            wrong += (str(away),)
         code = 3 if wrong else 5 if away else 0
         self.health = replace(
             before, at=now, succeeded=before.succeeded if code else now, code=code, wrong=wrong,
@@ -72,13 +77,23 @@ class News:
         self._failed = ""
         news = [*self._recovery(before), *self._store(before, away), *self._wrong(before.wrong)]
         if not before.redis:
-            news.append(Notice("started", "info", "watching for changes", _facts(done.plan), done))
-        elif not all(change.quiet for change in done.plan.changes):
-            news.append(Notice("round", "info", _summary(done.plan), _facts(done.plan), done))
+            news.append(Notice("started", "info", "watching for changes", _facts([done.plan]), done))
+        else:
+            news += self._rounds(done)
         return news
 
-    def failed(self, error: Exception) -> tuple[float, Notice]:
-        """A round failed: the seconds until the next one, and what to say."""
+    def _rounds(self, done: Round) -> Iterator[Notice]:
+        """What was done; under a flood once a second, for all rounds since."""
+        if not all(change.quiet for change in done.plan.changes):
+            self._untold.append(done.plan)
+        if self._untold and time.monotonic() - self._told_at > TOLD_EVERY:
+            facts = _facts(self._untold)
+            only = done if len(self._untold) == 1 else None
+            self._untold, self._told_at = [], time.monotonic()
+            yield Notice("round", "info", _summary(facts), facts, only)
+
+    def failed(self, error: Exception) -> tuple[float, Notice | None]:
+        """A round failed: the seconds until the next one, and what to say; ever less often."""
         failures = self.health.failures + 1
         pause = min(LONGEST_PAUSE, 0.25 * 2.0 ** min(failures - 1, 10))
         text = str(error) if isinstance(error, ReconcilerError) else _unexpected(error)
@@ -88,7 +103,7 @@ class News:
         count = "" if failures == 1 else f", {failures} times in a row"
         facts = {"failures": failures, "next_s": pause}
         text = f"the round failed{count} (next try in {pause:g} s): {text}"
-        return pause, Notice("failed", "error", text, facts)
+        return pause, Notice("failed", "error", text, facts) if failures.bit_count() == 1 else None
 
     def stopped(self) -> None:
         self.health = replace(self.health, pid=0)
@@ -115,7 +130,7 @@ class News:
             text = f"rounds succeed again after {before.failures} that failed"
             yield Notice("recovered", "info", text, {"failures": before.failures})
 
-    def _store(self, before: Health, away: str) -> Iterator[Notice]:
+    def _store(self, before: Health, away: StoreAway | StoreError | None) -> Iterator[Notice]:
         if away and before.redis != "away":
             self._away_since = time.monotonic()
             yield Notice("away", "warning", f"{away}; going on with files")
@@ -132,19 +147,20 @@ class News:
                 yield Notice("mended", "info", f"good again: {line}")
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
-    changes = [change for change in plan.changes if not change.quiet]
+def _facts(plans: Sequence[Plan]) -> dict[str, Any]:
+    changes = [change for plan in plans for change in plan.changes if not change.quiet]
     return {
+        "rounds": len(plans),
         "to_redis": sum(change.direction == "redis" for change in changes),
         "to_file": sum(change.direction == "file" for change in changes),
         "agents": sorted({change.agent for change in changes})[:20],
     }
 
 
-def _summary(plan: Plan) -> str:
-    facts = _facts(plan)
+def _summary(facts: Mapping[str, Any]) -> str:
     names = ", ".join(facts["agents"][:5]) + (" and more" if len(facts["agents"]) > 5 else "")
-    return f"{facts['to_redis']} → redis, {facts['to_file']} → file: {names}"
+    count = "" if facts["rounds"] == 1 else f"{facts['rounds']} rounds: "
+    return f"{count}{facts['to_redis']} → redis, {facts['to_file']} → file: {names}"
 
 
 def _unexpected(error: Exception) -> str:

@@ -1,0 +1,199 @@
+"""How a write goes: to Redis in one round trip, after adopting what somebody wrote there by hand; else to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace as with_floor
+
+from . import files
+from .errors import StoreAway, StoreError
+from .offline import Offline, stamped
+from .state import CONTEXT, SHARED, Agent, present
+from .store import Live, LiveAgent, LiveStore, Put, Write, Written
+from .updates import Update, WriteResult, check_name
+from .workspace import Workspace, wall_clock
+
+TRIES = 8
+"""How often a write is repeated because somebody wrote the same hash by hand in between."""
+
+
+class Writer:
+    """Writes for one workspace, under one name. Every method raises StoreError when Redis refuses for good."""
+
+    def __init__(self, workspace: Workspace, offline: Offline) -> None:
+        self.by, self.base, self.offline = workspace.settings.writer, workspace.base, offline
+        self.store: LiveStore = workspace.store
+
+    def make(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> Write:
+        by = self.by
+        puts = tuple([Put(name, text, None, by) for name, text in values.items()])
+        return Write(agent, puts, floor=None, priority=priority)
+
+    def write(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> WriteResult:
+        write = self.make(agent, values, priority)
+        try:
+            answer = self.write_live(write)
+        except StoreAway:
+            return self.write_files(agent, stamped(values, self.by))
+        if answer.later:
+            return self.write_files(agent, stamped(values, self.by))
+        return result_of(write, answer)
+
+    def write_many(self, updates: Sequence[Update]) -> list[WriteResult]:
+        """In one go; a result for each, in order. One that is refused hurts only itself."""
+        writes = [self.make(update.agent, update.values) for update in updates]
+        try:
+            answers = self.write_all(writes)
+        except StoreAway:
+            answers = [Written(refused="away", later=True)] * len(writes)
+        return [
+            self.write_files(update.agent, stamped(update.values, self.by)) if answer.later
+            else result_of(write, answer)
+            for update, write, answer in zip(updates, writes, answers, strict=True)
+        ]  # fmt: skip
+
+    def write_live(self, write: Write) -> Written:
+        """Write, adopting first what somebody wrote there by hand. Raises StoreError when refused for good."""
+        answer = self.write_all([write])[0]
+        if answer.refused and not answer.later:
+            hint = "try again" if answer.foreign else ""
+            raise StoreError(f"{write.agent} was not written: {answer.refused}", hint=hint)
+        return answer
+
+    def write_all(self, writes: Sequence[Write]) -> list[Written]:
+        """Write all of them in one go; those that need something first (an adoption, a version) once more."""
+        store = self.store
+        answers = store.write(writes)
+        if not any(answer.refused for answer in answers):
+            return answers
+        writes = list(writes)
+        for _ in range(TRIES):
+            again = [index for index, answer in enumerate(answers) if answer.foreign or answer.unknown_floor]
+            if not again:
+                break
+            for agent in {writes[index].agent for index in again if answers[index].foreign}:
+                self._adopt(agent)
+            for index in again:
+                if answers[index].unknown_floor:
+                    write = writes[index]
+                    writes[index] = with_floor(write, floor=self.base.version(write.agent))
+            for index, answer in zip(again, store.write([writes[index] for index in again]), strict=True):
+                answers[index] = answer
+        return answers
+
+    def _adopt(self, agent: str) -> None:
+        base = self.base
+        live = self.store.observe({agent: base.known(agent)}, [agent])
+        refuse_broken(live)
+        found = live.agents.get(agent)
+        if found is not None:
+            write = Write(agent, found.raw + found.gone, floor=base.version(agent), seen=found.seen)
+            self.store.write([write])
+
+    def adopted(self, agent: str) -> LiveAgent:
+        """An agent as Redis holds it, once everything in it has a stamp and a version."""
+        if agent != SHARED:
+            check_name(agent)
+        for _ in range(TRIES):
+            live = self.store.observe({}, [agent])
+            refuse_broken(live)
+            found = live.agents.get(agent, LiveAgent())
+            if not (found.raw or found.foreign):
+                return found
+            self._adopt(agent)
+        raise StoreError(f"{agent} is written by somebody else all the time", hint="try again")
+
+    def replace(self, update: Update, priority: str) -> WriteResult:
+        """Write these keys and delete all others; also those that somebody added between reading and writing."""
+        agent = update.agent
+        try:
+            before = self.adopted(agent)
+            others = _others(before.fields, update)
+            write = self.make(agent, {**update.values, **others}, priority)
+            if not write.puts:
+                return WriteResult(agent, (), (), 0, "redis", wall_clock())
+            answer = self.write_live(write)
+            if answer.later:
+                return self.write_files(agent, _whole(update, self.by))
+            if answer.won and answer.version > before.version + 1:
+                self._clear(update, answer)
+        except StoreAway:
+            return self.write_files(agent, _whole(update, self.by))
+        return result_of(write, answer)
+
+    def _clear(self, update: Update, answer: Written) -> None:
+        """Somebody wrote in between: keys of theirs that are older than the replacement are no part of it."""
+        fields = self.adopted(update.agent).fields
+        names = [name for name in _others(fields, update) if fields[name].at < answer.touched]
+        puts = tuple(Put(name, None, answer.touched, self.by) for name in names)
+        if puts:
+            self.write_live(Write(update.agent, puts, floor=None))
+
+    def write_durable(self, update: Update, priority: str) -> WriteResult:
+        """To the journal, on disk, with the stamp that it then has in Redis: by the server's clock where it answers."""
+        agent, by = update.agent, self.by
+        make = _whole(update, by)
+        files.private_folder(self.base.path.parent)
+        for _ in range(TRIES):
+            try:
+                found = self.adopted(agent)
+                now = self.store.observe({}, ()).now
+            except StoreAway:
+                break
+            fields = make(found.fields, now)
+            if not fields:
+                return WriteResult(agent, (), (), 0, "redis", now)
+            self.base.append_journal({agent: fields})
+            puts = tuple(Put(name, value.text, value.at, value.by) for name, value in fields.items())
+            write = Write(agent, puts, floor=None, priority=priority)
+            try:
+                answer = self.write_live(write)
+            except StoreAway:
+                break
+            if answer.later:
+                break
+            if "o" not in answer.flags.lower():  # else somebody was faster: once more, behind that
+                return result_of(write, answer)
+        return self.write_files(agent, make)
+
+    def write_files(self, agent: str, make: Callable[[Agent, int], Agent]) -> WriteResult:
+        """Redis is away, or takes no writes: on disk, and in `context.json`."""
+        written = self.offline.write(agent, make)
+        at = max((field.at for field in written.values()), default=wall_clock())
+        return WriteResult(agent, tuple(written), (), 0, "file", at)
+
+
+def result_of(write: Write, answer: Written) -> WriteResult:
+    if answer.refused:
+        return WriteResult(write.agent, (), (), 0, "redis", answer.at, answer.refused)
+    flags = answer.flags
+    if not flags.strip("wW"):
+        return WriteResult(
+            write.agent, tuple([put.field for put in write.puts]), (), answer.version, "redis", answer.at
+        )
+    won = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "wW"])
+    stale = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "oO"])
+    return WriteResult(write.agent, won, stale, answer.version if won else 0, "redis", answer.at)
+
+
+def _others(fields: Agent, update: Update) -> dict[str, None]:
+    """The context keys that are there and that the update does not name."""
+    if not update.whole:
+        return {}
+    return {name: None for name in present(fields) if name.startswith(CONTEXT) and name not in update.values}
+
+
+def _whole(update: Update, by: str) -> Callable[[Agent, int], Agent]:
+    """The update on top of what is known, at one time."""
+
+    def make(known: Agent, now: int) -> Agent:
+        return stamped({**update.values, **_others(known, update)}, by)(known, now)
+
+    return make
+
+
+def refuse_broken(live: Live) -> None:
+    """Raise StoreError for what cannot be read in Redis; a warning was put right in passing."""
+    errors = [str(problem) for problem in live.problems if problem.severity == "error"]
+    if errors:
+        raise StoreError("; ".join(errors))
