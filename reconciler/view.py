@@ -66,9 +66,9 @@ class View:
 def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
     """Observe the replicas, merge them, and plan what each side must learn."""
     settings = workspace.settings
-    now = workspace.clock()
     memory = workspace.base.load()
-    reading = workspace.sources.read(settings, memory, now, scope.paths)
+    reading = workspace.sources.read(settings, memory, workspace.clock, scope.paths)
+    now = workspace.clock()  # not before: a file that was saved meanwhile is none of the future
     memory, live, resting = _observe(workspace, memory, reading, scope)
     wanted = desired.desire(reading, memory, now)
     merged, late = join(settings, memory, wanted, live, options.first_run or settings.first_run)

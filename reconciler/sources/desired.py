@@ -6,7 +6,7 @@ is named in the problems, and what it said last stands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from .. import files
@@ -104,15 +104,18 @@ class Sources:
         self._loaded: manifests.Loaded | None = None
         self._problems: tuple[Problem, ...] | None = None
 
-    def read(self, settings: Settings, memory: Memory, now: int, paths: frozenset[str] | None = None) -> Reading:
+    def read(
+        self, settings: Settings, memory: Memory, clock: Callable[[], int], paths: frozenset[str] | None = None
+    ) -> Reading:
         """Observe the sources; `paths`: the only manifest files that may have changed since the last time.
 
-        `now` in µs; a file saved later than that counts as saved now.
+        `clock` tells when it is, in µs: a file may be saved while others are read, and is in the future only if it
+        lies behind the moment at which it was read.
         """
         problems: list[Problem] = []
         unreadable: set[str] = set()
         try:
-            context = self._read_context(settings, memory, now)
+            context = self._read_context(settings, memory, clock)
             if context.context is not None:
                 problems += context.context.problems
                 unreadable |= context.context.broken
@@ -120,7 +123,7 @@ class Sources:
             problems += error.problems
             unreadable.add("")
             context = ContextSource(None, None, Edits(), memory.file)
-        declared, paths = self._load(settings, memory, now, paths)
+        declared, paths = self._load(settings, memory, clock(), paths)
         assert self._loaded is not None
         touched = _touched(context, memory, declared)
         before, self._problems = self._problems, (*problems, *self._loaded.problems)
@@ -143,8 +146,8 @@ class Sources:
             return None, None
         return _declaring(before, loaded, before.files.keys() | loaded.files.keys()), None
 
-    def _read_context(self, settings: Settings, memory: Memory, now: int) -> ContextSource:
-        path, self._found = settings.context_file, None
+    def _read_context(self, settings: Settings, memory: Memory, clock: Callable[[], int]) -> ContextSource:
+        path, now, self._found = settings.context_file, clock(), None
         if self._is_still(settings, memory, now):
             identity = self._kept.identity if self._kept else memory.clean and memory.clean.identity
             return ContextSource(None, identity, Edits(), memory.file, clean=memory.clean)
@@ -160,7 +163,7 @@ class Sources:
         changed = kept.draft.follow(_text(data)) if kept is not None else None
         draft = kept.draft if kept is not None and changed is not None else Draft(parse(settings, data))
         context = draft.context
-        source = read_version(context, identity, memory, now, changed)
+        source = read_version(context, identity, memory, clock(), changed)
         racy = identity.mtime_ns // 1000 >= now - manifests.RACY
         if not context.problems and not source.emptied:
             self._found = _Kept(draft, identity, data, racy)

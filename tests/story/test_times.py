@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -139,3 +140,12 @@ def test_rubbish_for_a_time_is_no_time(desk: Desk) -> None:
     desk.apply()
     assert desk.live("mary")["last_seen"] == "yesterday"
     assert stamp(desk, "mary", "status") == desk.path.stat().st_mtime_ns // 1000
+
+
+def test_a_file_saved_while_a_round_runs_is_not_dated_back(shared: Desk) -> None:
+    """A round that takes its time reads it with the time at which it was saved, not with that of its own beginning."""
+    shared.apply()
+    moments = iter([shared.now() - 3_000_000])
+    path = shared.manifest("mary", "spec: {status: saved meanwhile}")
+    shared.round(lambda workspace: replace(workspace, clock=lambda: next(moments, shared.now())))
+    assert stamp(shared, "mary", "status") == path.stat().st_mtime_ns // 1000
