@@ -29,8 +29,6 @@ STEP = 10
 POLL = 1.0
 """Seconds between two full rounds where Redis does not tell who was written."""
 
-LONGEST_PAUSE = 5.0
-
 
 class Files:
     """Wakes on every change of the sources and of the journal."""
@@ -114,15 +112,12 @@ class Writes:
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
-        pause = 0.1
         while not self._stop.is_set():
             try:
                 self._follow()
-                pause = 0.1
-            except StoreAway:
+            except StoreAway:  # the breaker spares the server, and answers at once
                 self._tried.set()
-                self._stop.wait(pause * random.uniform(0.5, 1.5))
-                pause = min(2 * pause, LONGEST_PAUSE)
+                self._stop.wait(random.uniform(0.05, 0.15))
             except StoreError as error:
                 self._tried.set()
                 self.warn(f"Redis does not tell who is written, so it is asked every {POLL:g} s: {error}")

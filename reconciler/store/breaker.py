@@ -2,7 +2,7 @@
 
     closed      calls go through; the first StoreAway opens it
     open        every call is refused at once with the last reason, while a thread of its own tries to connect, after
-                0.1 s, then after twice as long each time up to 5 s, for ever; the first success closes it
+                0.1 s, then after twice as long each time up to 1 s, for ever; the first success closes it
 
 Connecting is done anew each time, with the password found out anew. A wrong password is a reason like any other
 while it is tried: somebody may set the right one.
@@ -24,7 +24,7 @@ from . import AWAY_NAME, Channel, Live, LiveStore, Tracking, Write, Written
 from .failures import locked_out
 
 T = TypeVar("T")
-_FIRST, _LONGEST = 0.1, 5.0
+_FIRST, _LONGEST = 0.1, 1.0
 """Seconds between two attempts."""
 _PATIENCE = 1.3
 """Seconds that a caller waits for the first connection of a forked child."""
