@@ -59,7 +59,7 @@ TABLE = (
     ),
     Row("max_skew", "60", "s", "RECONCILER_MAX_SKEW", "a stamp further in the future than this is clamped"),
     Row("history", "1000", "versions", "RECONCILER_HISTORY", "kept in Redis for each agent; 0 for none"),
-    Row("interval", "30", "s", "RECONCILER_INTERVAL", "between two full rounds of `run`; changes do not wait for it"),
+    Row("interval", "60", "s", "RECONCILER_INTERVAL", "between two full rounds of `run`; changes do not wait for it"),
     Row("cron", "", "crontab", "RECONCILER_CRON", "when the full rounds are, instead of interval: */5 * * * *"),
     Row("quiet", "0.1", "s", "RECONCILER_QUIET", "how long a raw write must rest before it is adopted"),
     Row("tombstones", "30", "days", "RECONCILER_TOMBSTONES", "how long a deletion is remembered"),
@@ -94,7 +94,7 @@ class Settings:
     local_sections: tuple[str, ...] = ("paths",)
     max_skew: timedelta = timedelta(seconds=60)
     history: int = 1000
-    interval: timedelta = timedelta(seconds=30)
+    interval: timedelta = timedelta(seconds=60)
     cron: str = ""
     quiet: timedelta = timedelta(milliseconds=100)
     tombstones: timedelta = timedelta(days=30)

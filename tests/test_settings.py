@@ -27,7 +27,7 @@ def test_without_anything_the_defaults_hold() -> None:
     found = built()
     assert found.redis == "redis://localhost:6379/0"
     assert found.manifests == ROOT / "manifests"
-    assert found.interval == timedelta(seconds=30)
+    assert found.interval == timedelta(seconds=60)
     assert (found.history, found.backups, found.max_deletes, found.first_run) == (1000, 14, "30%", "newer")
     assert found.local_sections == ("paths",)
     assert found.context_file == ROOT / "shared_memory" / "context.json"

@@ -20,7 +20,7 @@ from ..health import Health
 from ..plan import Plan
 from ..state import SHARED, State, present
 
-TOLD_EVERY = 1.0
+TOLD_EVERY = 0.2
 """Seconds between two lines that tell what rounds did."""
 
 LONGEST_PAUSE = 4.0
