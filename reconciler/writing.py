@@ -91,11 +91,13 @@ class Writer:
             self.store.write([write])
 
     def adopted(self, agent: str) -> LiveAgent:
-        """An agent as Redis holds it, once everything in it has a stamp and a version."""
+        """An agent as Redis holds it, once everything in it has a stamp and a version. Raises StoreAway."""
         if agent != SHARED:
             check_name(agent)
         for _ in range(TRIES):
             live = self.store.observe({}, [agent])
+            if not live.up:
+                raise StoreAway("Redis is away", hint="is the server running?")
             refuse_broken(live)
             found = live.agents.get(agent, LiveAgent())
             if not (found.raw or found.foreign):

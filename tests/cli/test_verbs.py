@@ -346,6 +346,7 @@ def test_while_redis_is_away_files_serve_and_the_exit_code_is_5(applied: Shell) 
     for words in (("diff",), ("apply",), ("run", "--once"), ("validate",), ("get",), ("get", "mary"), ("export",)):
         assert applied(*words).code == 5, words
     assert applied("history", "mary").code == 5
+    assert applied("rollback", "mary", "1").code == 5
     assert applied("status").code == 1
     written = applied("set", "mary", "task=offline")
     assert written.code == 5
