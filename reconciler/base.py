@@ -268,11 +268,14 @@ class Base:
             raise ReconcilerError(f"{self.path} is damaged: {error}", hint=hint) from None
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
-        if read_only and not self.path.with_name("state.db-journal").exists():
+        if read_only and not self._is_half_written():
             quoted = self.path.absolute().as_uri()
             return sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=5)
         db = sqlite3.connect(self.path, timeout=5, check_same_thread=False)  # one at a time, whichever
         self.path.chmod(0o600)
+        # The journal stays and its head is cleared: a commit costs a third of one that deletes it.
+        db.execute("PRAGMA journal_mode = PERSIST")
+        db.execute("PRAGMA journal_size_limit = 1000000")
         db.execute("PRAGMA synchronous = FULL")
         found = _schema_version(db)
         if found == 0:
@@ -282,6 +285,19 @@ class Base:
             hint = "use that version, or move the file away"
             raise ReconcilerError(f"{self.path} was written by another version of this program", hint=hint)
         return db
+
+
+    def _is_half_written(self) -> bool:
+        """Whether a crash left a commit behind that only one who may write can take back."""
+        try:
+            with open(self.path.with_name("state.db-journal"), "rb") as journal:
+                return journal.read(8) == _JOURNAL_HEAD
+        except OSError:
+            return False
+
+
+_JOURNAL_HEAD = bytes.fromhex("d9d505f920a163d7")
+"""How SQLite's rollback journal begins while it counts."""
 
 
 class WarmBase(Base):
