@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +79,20 @@ def test_one_new_value_is_edited_in_place_again_and_again() -> None:
         found = draft.edited(changes, merged, TIME)
         assert found is not None
         assert json.loads(found.text)["agents"]["mary"] == {"status": value, "context": {"a": [value]}}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_new_agent_comes_behind_the_last_one(indent: int | None) -> None:
+    """Without parsing the file again; what stands behind the agents stays where it is."""
+    agents = {"mary": {"status": "idle"}, "cls": {"status": "idle"}}
+    draft = draft_of(json.dumps({"agents": agents, "work": 1, "last_update": "x"}, indent=indent))
+    for name in ("gc", "rnd"):
+        assert draft.edited(*changes_of({(name, "status"): "new", (SHARED, "work"): name}), TIME) is not None
+    found = draft.context
+    data = json.loads(found.text)
+    assert list(data["agents"]) == ["mary", "cls", "gc", "rnd"] and data["work"] == "rnd"
+    assert found.text == json.dumps(data, indent=indent)
+    assert found.values == parse(found.text.encode(), "c.json", LOCAL).values
 
 
 @law

@@ -1,7 +1,7 @@
 """`context.json` taken apart at the places where it is edited, so that one change need not parse it all again.
 
 A file of 10,000 agents is one text of 6 MB; the record that changed is one piece of it. Whatever is more than
-a new value in a known place (an agent that comes or goes, a new section) is left to `context_file.render`.
+a new value in a known place or one more agent (an agent that goes, a new section) is left to `context_file.render`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..edits import FILE
 from ..plan import Change
-from ..state import SHARED, NotJson, State, decode_at, members, skip_blank
+from ..state import SHARED, NotJson, State, decode_at, encode, members, skip_blank
 from .context_file import Context, Edit, edit_value, file_edits, plain_text, read_record, style_of
 
 Place = tuple[str, str]
@@ -26,12 +26,16 @@ class Pieces:
         self.parts: list[str] = []
         self.places: dict[Place, int] = {}
         self._text, self._end = text, 0
+        self._lead, self._last = "", -1
         for member in members(text, start):
             if member.key != "agents":
                 self._cut(("", member.key), member.start, member.end)
                 continue
             for record in members(text, member.start):
+                if self._last < 0:
+                    self._lead = text[member.start + 1 : record.key_start]
                 self._cut(("agents", record.key), record.start, record.end)
+                self._last = len(self.parts) - 1
         self.parts.append(text[self._end :])
         del self._text
 
@@ -41,7 +45,7 @@ class Pieces:
         self._end = end
 
     def edit(self, edits: Mapping[str, Edit]) -> dict[Place, str] | None:
-        """The new values of the edited places; None if any of it is more than a new value."""
+        """The new values of the edited places, new agents' records too; None if any of it is more than that."""
         inner = self.style.newline + self.style.step
         found: dict[Place, str] = {}
         wanted = [(("", name), edit, inner) for name, edit in edits.items() if name != "agents"]
@@ -49,9 +53,10 @@ class Pieces:
         assert not isinstance(records, str)
         wanted += [(("agents", name), edit, inner + self.style.step) for name, edit in records.items()]
         for place, edit, margin in wanted:
-            if edit is None or place not in self.places:
+            known = place in self.places
+            if edit is None or not (known or (place[0] and self._last >= 0)):
                 return None
-            found[place] = edit_value(self.parts[self.places[place]], edit, self.style, margin)
+            found[place] = edit_value(self.parts[self.places[place]] if known else "{}", edit, self.style, margin)
         return found
 
     def compare(self, text: str) -> dict[Place, str] | None:
@@ -76,8 +81,18 @@ class Pieces:
     def put(self, values: Mapping[Place, str]) -> str:
         """Put new values into their places; the whole text."""
         for place, text in values.items():
+            if place not in self.places:
+                self._add(place)
             self.parts[self.places[place]] = text
         return "".join(self.parts)
+
+    def _add(self, place: Place) -> None:
+        """Room for a new record behind the last one."""
+        end = self._last + 1
+        self.places = {known: index + 2 * (index >= end) for known, index in self.places.items()}
+        gap = "," + (self._lead or self.style.comma) + encode(place[1]) + self.style.colon
+        self.parts[end:end] = [gap, ""]
+        self.places[place] = self._last = end + 1
 
 
 class Draft:
