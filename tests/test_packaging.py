@@ -49,7 +49,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """No tests, no manifests, no workspace."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"reconciler"}
-    assert {"reconciler/py.typed", "reconciler/store/read.lua", "reconciler/store/write.lua"} <= set(names)
+    scripts = {f"reconciler/store/{name}.lua" for name in ("read", "usual", "write")}
+    assert {"reconciler/py.typed", *scripts} <= set(names)
     schemas = {f"reconciler/schemas/{path.name}" for path in (PROJECT / "schemas").iterdir()}
     assert schemas <= set(names)
 
@@ -62,9 +63,10 @@ def test_the_installed_program_reads_its_own_schemas_and_script(installed: Path)
     program = "import reconciler.store.redis_store as store; print(store.__file__); print(store.SCRIPT)"
     told = run(installed, "-c", program).stdout
     assert told.startswith(str(installed))
-    assert (
-        told.partition("\n")[2].strip() == (PROJECT / "reconciler" / "store" / "write.lua").read_text("utf-8").strip()
+    script = "".join(
+        (PROJECT / "reconciler" / "store" / name).read_text("utf-8") for name in ("usual.lua", "write.lua")
     )
+    assert told.partition("\n")[2].strip() == script.strip()
 
 
 def test_the_installed_program_knows_its_version(installed: Path, wheel: Path) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import Place, Problem
+from ..events import PRIORITIES
 from ..stamp import format_time, parse_time, refine
 from ..state import (
     CONTEXT,
@@ -32,7 +33,7 @@ from ..state import (
     same_text,
     split_object,
 )
-from . import LiveAgent, Put, Seen
+from . import LiveAgent, Put, Seen, Write
 
 AGENTS = "memory:agents:"
 RAW = "raw"
@@ -179,7 +180,7 @@ class _Reader:
         """The stamp of raw writes: when they were seen, or the `last_update` they declare (DESIGN §4)."""
         text = self.hash.get(b"last_update", b"").decode("utf-8", "replace")
         known = self.entries.get(LAST_UPDATE)
-        if known is not None and known.digest == digest(text.encode()):
+        if known is not None and text == format_time(known.at):
             return self.now
         declared = parse_time(text)
         if declared is None or declared.at > self.now or (known is not None and declared.at <= known.at):
@@ -195,7 +196,8 @@ class _Reader:
             self._broken(name, "this name is reserved", f"use the JSON object in {self.key} context")
             return
         entry = self.entries.get(name)
-        if entry and entry.kind in "sj" and entry.digest == digest(text):
+        known = format_time(entry.at).encode() == text if name == LAST_UPDATE and entry else False
+        if entry and entry.kind in "sj" and (known or entry.digest == digest(text)):
             self.fields[name] = Field(self._value(name, entry, text.decode()), entry.at, entry.by)
         elif name == LAST_UPDATE:
             self._read_time(text.decode(), entry)
@@ -323,12 +325,31 @@ def arguments(puts: tuple[Put, ...]) -> Iterator[str]:
         yield from (put.field, kind, text, "" if put.at is None else str(max(put.at, 0)), put.by, put.old)
 
 
-def live_arguments(puts: tuple[Put, ...], origin: str) -> list[str] | None:
-    """Puts that are all live and by `origin`, three arguments each; None if another is among them."""
+def usual_arguments(write: Write, origin: str) -> list[str] | None:
+    """The puts where all are live and by `origin`, three arguments each; None if anything there is unusual."""
+    if write.floor is not None or write.seen or write.everything or write.agent == SHARED:
+        return None
+    if write.priority not in PRIORITIES or not (
+        _is_plain(write.agent) and _is_plain(write.event) and _is_plain(origin)
+    ):
+        return None
     found: list[str] = []
-    for put in puts:
-        if put.at is not None or put.by != origin or put.old or put.forget:
+    for field, text, at, by, old, forget in write.puts:
+        if at is not None or by != origin or old or forget or field == "context" or not _is_plain(field):
             return None
-        kind, text = encode_field(put.field, put.text)
-        found += (put.field, kind, text)
-    return found
+        found += (field, *encode_field(field, text))
+    whole = "".join(found)
+    return found if "\n" not in whole and _is_unicode(whole) else None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+@lru_cache(maxsize=20_000)
+def _is_plain(name: str) -> bool:
+    """Whether a name stands in JSON as it is."""
+    return encode(name) == f'"{name}"'

@@ -20,11 +20,11 @@ from ..events import CHANNEL, PRIORITIES, Event, Foreign, agent_channel, read_ev
 from ..state import CONTEXT, SHARED, State, is_agent_name
 from . import Channel, Live, LiveAgent, Tracking, Write, Written
 from .failures import of_the_state, of_the_store, refusal, translate, unwritable
-from .layout import AGENTS, agent_of, arguments, keys_of, live_arguments, read_agent
+from .layout import AGENTS, agent_of, arguments, keys_of, read_agent, usual_arguments
 from .listening import RedisChannel, track
 from .wire import NOT_AFTER, Client, Command, Wire
 
-SCRIPT = (Path(__file__).parent / "write.lua").read_text(encoding="utf-8")
+SCRIPT = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("usual.lua", "write.lua"))
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 READ = (Path(__file__).parent / "read.lua").read_text(encoding="utf-8")
 READ_SHA = hashlib.sha1(READ.encode(), usedforsecurity=False).hexdigest()
@@ -114,6 +114,8 @@ class RedisStore:
         return answers
 
     def write(self, writes: Sequence[Write]) -> list[Written]:
+        if len(writes) <= CHUNK:
+            return self._call(partial(self._write_chunk, writes))
         found: list[Written] = []
         for start in range(0, len(writes), CHUNK):
             chunk = writes[start : start + CHUNK]
@@ -121,14 +123,18 @@ class RedisStore:
         return found
 
     def _write_chunk(self, writes: Sequence[Write]) -> list[Written]:
-        unfit = {index: reason for index, write in enumerate(writes) if (reason := _unfit(write))}
-        commands = [self._command(write) for index, write in enumerate(writes) if index not in unfit]
-        answers = iter(self.wire.run_script(SCRIPT, commands))
+        commands: list[Command] = []
+        sent, found = [], [Written()] * len(writes)
+        for index, write in enumerate(writes):
+            usual = usual_arguments(write, self.origin)
+            if usual is None and (reason := _unfit(write)):
+                found[index] = Written(refused=reason)
+            else:
+                commands.append(self._command(write, usual))
+                sent.append(index)
         try:
-            found = [
-                Written(refused=unfit[index]) if index in unfit else _written(write.agent, next(answers))
-                for index, write in enumerate(writes)
-            ]
+            for index, answer in zip(sent, self.wire.run_script(SCRIPT, commands), strict=True):
+                found[index] = _written(writes[index].agent, answer)
         except NoPermissionError:
             self._rights = ""
             raise
@@ -136,15 +142,13 @@ class RedisStore:
             self._rights = "1"
         return found
 
-    def _command(self, write: Write) -> Command:
+    def _command(self, write: Write, usual: list[str] | None) -> Command:
         head = (
             "EVALSHA", SCRIPT_SHA, "3", *keys_of(write.agent),
             CHANNEL, write.agent, write.event, self.origin, write.priority, self._history, self._rights,
         )  # fmt: skip
-        if write.floor is None and not write.seen and not write.everything:
-            changes = live_arguments(write.puts, self.origin)
-            if changes is not None:
-                return (*head, self._limits, "", *changes, NOT_AFTER)
+        if usual is not None:
+            return (*head, self._limits, "", *usual, NOT_AFTER)
         limits = self._limits if write.floor is None else f"{self._limits}{write.floor}"
         seen = [part for name, text in write.seen.items() for part in (name, *text)]
         full = ("", "a", "", "", self.origin, "") if write.everything else arguments(write.puts)
@@ -229,6 +233,9 @@ def _unfit(write: Write) -> str:
 
 
 def _written(agent: str, answer: Any) -> Written:
+    if isinstance(answer, list) and answer[0] >= 0:
+        version, seconds, micros, flags, touched = answer
+        return Written(int(version), int(seconds) * 1_000_000 + int(micros), _text(flags), int(touched))
     if isinstance(answer, RedisError):
         if of_the_store(answer):
             raise answer
@@ -241,10 +248,7 @@ def _written(agent: str, answer: Any) -> Written:
         return Written(refused=f"{_text(answer[1])}: a raw newline in a value")
     if answer[0] == -3:
         return Written(refused="it has no version, and the last one was not given", unknown_floor=True)
-    if answer[0] == -4:
-        return Written(refused="the server was too slow to take it in time", later=True)
-    version, seconds, micros, flags, touched = answer
-    return Written(int(version), int(seconds) * 1_000_000 + int(micros), _text(flags), int(touched))
+    return Written(refused="the server was too slow to take it in time", later=True)
 
 
 def _whole(answers: list[Any], passes: Callable[[RedisError], bool] = lambda _: False) -> list[Any]:

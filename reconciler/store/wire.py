@@ -25,9 +25,9 @@ Client = redis.Redis | redis.RedisCluster
 __all__ = ["Client", "Command", "Wire"]
 _MORE = object()
 NOT_AFTER: Final = b"the moment at which its caller will have given up"
-"""As the last word of a command: that moment takes its place, in µs of the server's clock, or "" if the caller waits for
-ever. The script that takes it answers with the server's time in its second and third part, and does nothing when it is
-past: a server that hung has the commands of callers who went elsewhere still before it.
+"""As the last word of a command: that moment takes its place, in µs of the server's clock, or "" if the caller waits
+for ever. The script that takes it answers with the server's time in its second and third part, and does nothing when
+it is past: a server that hung has the commands of callers who went elsewhere still before it.
 """
 _pack = cast(Callable[[Command], bytes], pack_command)  # its own types know one argument only
 _WITH_ITS_TEXT = {"EVALSHA": "EVAL", "EVALSHA_RO": "EVAL_RO"}
@@ -56,7 +56,7 @@ class Wire:
             return exchange_with_cluster(cast(redis.RedisCluster, self.client), commands, self._with_node)
         line = self._take()
         try:
-            if any([command[-1] is NOT_AFTER for command in commands]):
+            if commands[0][-1] is NOT_AFTER or any(command[-1] is NOT_AFTER for command in commands):
                 answers = _in_time(line, commands)
             else:
                 answers = line.exchange(b"".join([_pack(command) for command in commands]), len(commands))

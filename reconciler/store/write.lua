@@ -10,13 +10,14 @@
 --         and for `context` the same content framed
 --       then the changes, 6 each: field, kind, text, at ("" for now), by, old as JSON ("" for what is there)
 --       `old` is given where the text has been read (adoption): then only a text that is still foreign is taken
---       or, with 9 "" (a live write by its origin, no floor): the changes, 3 each: field, kind, text
+--       or, with 9 "" (live, by the origin, no floor, no name that JSON escapes, no raw newline): the changes, 3 each:
+--         field, kind, text
 --       last: not after this moment (µs of this server's clock), "" for whenever: the caller has given up then
 -- kinds s plain text · j JSON text kept as plain text · c context member · x tombstone · a tombstones for every
 --       field (the only one then) · f forget the stamp of a field that is not there
 --
--- Sidecar: `version`; `=context`, the digest of the context text; `.<field>`: "<at> <kind> <digest> <by>"; `=ahead`,
--- the latest stamp of a field, if the one of `.last_update` is not: no field has a later one than these two.
+-- Sidecar: `version`; `=context`, the digest of the context text; `.<field>`: "<at> <kind> <digest> <by>". No field that
+-- is there has a later stamp than `.last_update`.
 -- Context framing: "{\n" members joined by ",\n" "\n}". A raw newline cannot occur inside a JSON string, so
 -- lines are members, and a member is found by a newline and its key. Any other shape was written by somebody else
 -- and must be adopted first.
@@ -29,116 +30,9 @@
 -- {-4, seconds, µs} when it is too late.
 -- Nothing can be undone: whatever may be refused (a wrong type, no memory, no right) is refused by a read, by the
 -- check of the channels or by the first write, before anything is changed or said.
-
--- Tables and functions are made anew by every call, and cost more than what is done with them: hence few, and late.
-
-local hash, meta, history, channel, agent = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
-local unpack, call, find, format, match, sub = unpack or table.unpack, redis.call, string.find, string.format, string.match, string.sub
-local time = call('TIME')
-local now, stop = time[1] * 1000000 + time[2], #ARGV - 1
-if ARGV[stop + 1] ~= '' and now > tonumber(ARGV[stop + 1]) then return {-4, time[1], time[2]} end
-local SPECIAL = '[%z\1-\31"\\]'
-
-local function iso_time(at)
-  local micros = at % 1000000
-  local seconds = (at - micros) / 1000000
-  local rest = seconds % 86400
-  local z = (seconds - rest) / 86400 + 719468
-  local doe = z % 146097
-  local era = (z - doe) / 146097
-  local floor = math.floor
-  local yoe = floor((doe - floor(doe / 1460) + floor(doe / 36524) - floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + floor(yoe / 4) - floor(yoe / 100))
-  local mp = floor((5 * doy + 2) / 153)
-  local month = mp < 10 and mp + 3 or mp - 9
-  local minute = rest % 3600
-  return format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', yoe + era * 400 + (month <= 2 and 1 or 0), month,
-    doy - floor((153 * mp + 2) / 5) + 1, (rest - minute) / 3600, (minute - minute % 60) / 60, minute % 60, micros)
-end
-
--- The last step, when everything else is written. The rights were checked before, by this write or an earlier one;
--- if they were taken away since, it is said: the write stands, and the history has its event.
-local function publish(event)
-  local heard = redis.pcall('PUBLISH', channel, event)
-  if type(heard) == 'table' then return heard end
-  heard = redis.pcall('PUBLISH', channel .. ':' .. agent, event)
-  if type(heard) == 'table' then return heard end
-end
-
--- The usual write: a few values get new ones, now, in the order in which they stand. It does what is done below, with
--- hardly a table; nothing is returned, and nothing written, when anything else is asked for or found.
-local function usual()
-  local origin, fields, marks = ARGV[4], {'context'}, {'version', '=context', '.last_update', '=ahead'}
-  for i = 10, stop, 3 do
-    local name, kind = ARGV[i], ARGV[i + 1]
-    if find(name, SPECIAL) or name == 'last_update' or kind ~= 's' and find(ARGV[i + 2], '\n', 1, true) then return end
-    if kind == 's' or kind == 'j' then
-      fields[#fields + 1], marks[#marks + 1] = name, '.' .. name
-    elseif kind ~= 'c' then
-      return
-    end
-  end
-  if find(origin, SPECIAL) or find(agent, SPECIAL) or find(ARGV[3], SPECIAL) then return end
-  local texts, entries = call('HMGET', hash, unpack(fields)), call('HMGET', meta, unpack(marks))
-  local context, mark, last, version = texts[1], entries[2], entries[3], tonumber(entries[1])
-  if not version or not last or sub(last, 17, 19) ~= ' s ' or (tonumber(sub(last, 1, 16)) or now) >= now
-    or entries[4] and tonumber(entries[4]) >= now then return end
-  local digest, digits, iso = redis.sha1hex, format('%.0f', now), iso_time(now)
-  local stamp, tail = digits .. ' c - ' .. origin, ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
-  local to_meta, to_hash, size = {}, {'last_update', iso}, 0
-  local flags, data, listed, done, from, plain = '', '', '', '', 1, 1
-  for i = 10, stop, 3 do
-    local name, kind, json, old = ARGV[i], ARGV[i + 1], ARGV[i + 2], nil
-    to_meta[size + 1], size = '.' .. name, size + 2
-    if kind == 'c' then
-      if from == 1 and (not context or sub(digest(context), 1, 16) ~= mark) then return end
-      local key = '"' .. sub(name, 9) .. '":'
-      local _, colon = find(context, '\n' .. key, from, true)
-      if not colon then return end
-      local ends = find(context, '\n', colon, true) - 1
-      if ends < #context - 2 then ends = ends - 1 end  -- a comma
-      old, to_meta[size] = sub(context, colon + 1, ends), stamp
-      done, from = done .. sub(context, from, colon) .. json, ends + 1
-      if json ~= old then data = data .. (data == '' and key or ',' .. key) .. json end
-    else
-      plain = plain + 1
-      old = texts[plain]
-      local text, entry = json, entries[plain + 3]
-      if not old or not entry or sub(entry, 17, 19) ~= ' ' .. kind .. ' ' or sub(entry, 20, 35) ~= sub(digest(old), 1, 16)
-        or texts[name] then return end
-      texts[name] = true  -- not twice
-      if kind == 's' then
-        if find(old, SPECIAL) or find(text, SPECIAL) then return end
-        old, json = '"' .. old .. '"', '"' .. text .. '"'
-      end
-      to_meta[size] = digits .. ' ' .. kind .. ' ' .. sub(digest(text), 1, 16) .. ' ' .. origin
-      if json ~= old then to_hash[#to_hash + 1], to_hash[#to_hash + 2] = name, text end
-    end
-    if json == old then
-      flags = flags .. 's'
-    else
-      flags = flags .. 'w'
-      listed = listed .. (listed == '' and '{"field":"' or ',{"field":"') .. name .. '","op":"update","old":' .. old
-        .. ',"new":' .. json .. tail
-    end
-  end
-  if listed == '' then return end
-  if from > 1 then
-    context = done .. sub(context, from)
-    to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', context
-    to_meta[size + 1], to_meta[size + 2], size = '=context', sub(digest(context), 1, 16), size + 2
-  end
-  local number = format('%.0f', version + 1)
-  to_meta[size + 1], to_meta[size + 2], to_meta[size + 3] = 'version', number, '.last_update'
-  to_meta[size + 4] = digits .. ' s ' .. sub(digest(iso), 1, 16) .. ' ' .. origin
-  local event = '{"agent":"' .. agent .. '","event":"' .. ARGV[3] .. '","timestamp":"' .. iso .. '","data":{' .. data
-    .. '},"v":1,"id":"' .. agent .. ':' .. number .. '","version":' .. number .. ',"origin":"' .. origin
-    .. '","priority":"' .. ARGV[5] .. '","changes":[' .. listed .. ']}'
-  if ARGV[6] ~= '0' then call('XADD', history, 'MAXLEN', '=', ARGV[6], number .. '-0', 'event', event) end
-  call('HSET', meta, unpack(to_meta))
-  call('HSET', hash, unpack(to_hash))
-  return publish(event) or {version + 1, time[1], time[2], flags, digits}
-end
+--
+-- usual.lua stands before this, in the same script. Its are: hash meta history channel agent, the functions of Lua by
+-- their short names, time now stop SPECIAL, iso_time forbidden publish usual.
 
 if ARGV[9] == '' then
   local answer = ARGV[7] == '1' and stop < 100 and usual()
@@ -176,7 +70,7 @@ local function digest(text)
 end
 
 -- What is asked: the hash fields and registers that the changes touch.
-local touched, hash_names, meta_names, contexts = {}, {'last_update'}, {'version', '=context', '.last_update', '=ahead'}, 0
+local touched, hash_names, meta_names, contexts = {}, {'last_update'}, {'version', '=context', '.last_update'}, 0
 local function touch(name)
   if not touched[name] and name ~= 'last_update' then
     touched[name] = 'known'
@@ -234,9 +128,8 @@ local values = read(hash, hash_names)
 for i = 1, #hash_names do texts[hash_names[i]] = values[i] end
 values = read(meta, meta_names)
 local version, mark_of_context = tonumber(values[1] or ''), values[2]
-local ahead_of_all = tonumber(values[4] or '') or 0
 for i = 3, #meta_names do
-  if values[i] and i ~= 4 then
+  if values[i] then
     local at, kind, mark, by = match(values[i], '^(%d+) (%a) (%S+) (.*)$')
     if at then
       at = tonumber(at)
@@ -289,7 +182,6 @@ local newest, newest_by, forget, edits, added, dirty = -1, '', nil, nil, nil, ni
 local context_dirty, last, moved = touched.context == 'foreign', entries['.last_update'], false
 local last_at, last_kind, last_by = last and last.at or 0, last and last.kind or 'x', last and last.by or ''
 local by_text, by_json
-local latest = last_at
 
 local function below(a, b)  -- by bytes: Lua's own < follows the server's locale
   for i = 1, math.min(#a, #b) do
@@ -373,7 +265,6 @@ local function decide(i, at)
   else
     entries[register] = {at = at, kind = kind, by = by}
   end
-  if at > latest then latest = at end
   write_time(at)
   to_meta[#to_meta + 1] = register
   to_meta[#to_meta + 1] = digits .. ' ' .. kind .. ' ' .. ((kind == 's' or kind == 'j') and digest(text) or '-') .. ' ' .. by
@@ -413,9 +304,6 @@ for i = first, stop, 6 do
 end
 if newest >= 0 and (newest > last_at or last_kind == 'x') then
   last_at, last_kind, last_by, moved = newest, 's', newest_by, true
-end
-if latest > last_at and latest > ahead_of_all then
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '=ahead', format('%.0f', latest)
 end
 
 -- The context as it will be: what is not touched is copied in pieces, what is new comes last.
@@ -478,7 +366,7 @@ if won > 0 then
     .. '","changes":[' .. table.concat(listed, ',') .. ']}'
   local may = redis.acl_check_cmd  -- from Redis 7 on
   if ARGV[7] ~= '1' and may and not (may('PUBLISH', channel, '') and may('PUBLISH', channel .. ':' .. agent, '')) then
-    return redis.error_reply('NOPERM this user may not publish on ' .. channel .. ' and ' .. channel .. ':*')
+    return forbidden()
   end
 end
 
@@ -509,7 +397,7 @@ if deleted then
   to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' x - ' .. last_by
 elseif last_kind == 's' and (moved or #to_hash > 0 and not texts.last_update) then
   to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'last_update', iso
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' s ' .. digest(iso) .. ' ' .. last_by
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' s - ' .. last_by
 end
 
 local function send(command, key, list)  -- in parts, because unpack has its limit

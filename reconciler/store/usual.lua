@@ -1,0 +1,111 @@
+-- The first part of write.lua, where the arguments are told; both are one script. Here is what every write needs, and a
+-- short way for the usual one. test_usual.py holds the short way to the long one, byte for byte.
+
+-- Tables and functions are made anew by every call, and cost more than what is done with them: hence few, and late.
+
+local hash, meta, history, channel, agent = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+local unpack, call, find, format, match, sub = unpack or table.unpack, redis.call, string.find, string.format, string.match, string.sub
+local time = call('TIME')
+local now, stop = time[1] * 1000000 + time[2], #ARGV - 1
+if ARGV[stop + 1] ~= '' and now > tonumber(ARGV[stop + 1]) then return {-4, time[1], time[2]} end
+local SPECIAL = '[%z\1-\31"\\]'
+
+local function iso_time(at)
+  local micros = at % 1000000
+  local seconds = (at - micros) / 1000000
+  local rest = seconds % 86400
+  local z = (seconds - rest) / 86400 + 719468
+  local doe = z % 146097
+  local yoe = doe - (doe - doe % 1460) / 1460 + (doe - doe % 36524) / 36524 - (doe - doe % 146096) / 146096
+  yoe = (yoe - yoe % 365) / 365
+  local doy = doe - 365 * yoe - (yoe - yoe % 4) / 4 + (yoe - yoe % 100) / 100
+  local mp = (5 * doy + 2 - (5 * doy + 2) % 153) / 153
+  local days, month, minute = 153 * mp + 2, mp < 10 and mp + 3 or mp - 9, rest % 3600
+  return format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0), month,
+    doy - (days - days % 5) / 5 + 1, (rest - minute) / 3600, (minute - minute % 60) / 60, minute % 60, micros)
+end
+
+local function forbidden()
+  return redis.error_reply('NOPERM this user may not publish on ' .. channel .. ' and ' .. channel .. ':*')
+end
+
+-- The last step, when everything else is written. The rights were checked before, by this write or an earlier one;
+-- if they were taken away since, it is said: the write stands, and the history has its event.
+local function publish(event)
+  local all, own = redis.pcall('PUBLISH', channel, event), redis.pcall('PUBLISH', channel .. ':' .. agent, event)
+  if type(all) == 'table' or type(own) == 'table' then return forbidden() end
+end
+
+-- The usual write: a few values get new ones, now, in the order in which they stand. It does what is done below, with
+-- hardly a table; nothing is returned, and nothing written, when anything else is asked for or found.
+local function usual()
+  local origin, fields, marks = ARGV[4], {'context'}, {'version', '=context', '.last_update'}
+  for i = 10, stop, 3 do
+    local name, kind = ARGV[i], ARGV[i + 1]
+    if kind == 'x' or name == 'last_update' then return end
+    if kind ~= 'c' then fields[#fields + 1], marks[#marks + 1] = name, '.' .. name end
+  end
+  local texts, entries = call('HMGET', hash, unpack(fields)), call('HMGET', meta, unpack(marks))
+  local context, mark, last, version = texts[1], entries[2], entries[3], tonumber(entries[1])
+  if not version or not last or sub(last, 17, 19) ~= ' s ' or (tonumber(sub(last, 1, 16)) or now) >= now then
+    return
+  end
+  local digest, digits, iso = redis.sha1hex, format('%.0f', now), iso_time(now)
+  local stamp, tail = digits .. ' c - ' .. origin, ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
+  local to_meta, to_hash, size = {}, {'last_update', iso}, 0
+  local flags, data, said, pieces, from, plain = '', '', {''}, {}, 1, 1
+  for i = 10, stop, 3 do
+    local name, kind, json, old = ARGV[i], ARGV[i + 1], ARGV[i + 2], nil
+    to_meta[size + 1], size = '.' .. name, size + 2
+    if kind == 'c' then
+      if from == 1 and (not context or sub(digest(context), 1, 16) ~= mark) then return end
+      local key = '"' .. sub(name, 9) .. '":'
+      local _, colon = find(context, '\n' .. key, from, true)
+      if not colon then return end
+      local ends = find(context, '\n', colon, true) - 1
+      if ends < #context - 2 then ends = ends - 1 end  -- a comma
+      old, to_meta[size] = sub(context, colon + 1, ends), stamp
+      pieces[#pieces + 1], pieces[#pieces + 2], from = sub(context, from, colon), json, ends + 1
+      if json ~= old then data = data .. (data == '' and key or ',' .. key) .. json end
+    else
+      plain = plain + 1
+      old = texts[plain]
+      local text, entry = json, entries[plain + 2]
+      if not old or not entry or sub(entry, 17, 19) ~= ' ' .. kind .. ' ' or sub(entry, 20, 35) ~= sub(digest(old), 1, 16)
+        or texts[name] then return end
+      texts[name] = true  -- not twice
+      if kind == 's' then
+        if find(old, SPECIAL) or find(text, SPECIAL) then return end
+        old, json = '"' .. old .. '"', '"' .. text .. '"'
+      end
+      to_meta[size] = digits .. ' ' .. kind .. ' ' .. sub(digest(text), 1, 16) .. ' ' .. origin
+      if json ~= old then to_hash[#to_hash + 1], to_hash[#to_hash + 2] = name, text end
+    end
+    if json == old then
+      flags = flags .. 's'
+    else
+      flags = flags .. 'w'
+      said[#said + 1] = (said[2] and ',{"field":"' or '{"field":"') .. name .. '","op":"update","old":' .. old
+        .. ',"new":' .. json .. tail
+    end
+  end
+  if not said[2] then return end
+  if from > 1 then
+    pieces[#pieces + 1] = sub(context, from)
+    context = table.concat(pieces)
+    to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', context
+    to_meta[size + 1], to_meta[size + 2], size = '=context', sub(digest(context), 1, 16), size + 2
+  end
+  local number = format('%.0f', version + 1)
+  to_meta[size + 1], to_meta[size + 2], to_meta[size + 3] = 'version', number, '.last_update'
+  to_meta[size + 4] = digits .. ' s - ' .. origin
+  said[1] = '{"agent":"' .. agent .. '","event":"' .. ARGV[3] .. '","timestamp":"' .. iso .. '","data":{' .. data
+    .. '},"v":1,"id":"' .. agent .. ':' .. number .. '","version":' .. number .. ',"origin":"' .. origin
+    .. '","priority":"' .. ARGV[5] .. '","changes":['
+  said[#said + 1] = ']}'
+  local event = table.concat(said)
+  if ARGV[6] ~= '0' then call('XADD', history, 'MAXLEN', '=', ARGV[6], number .. '-0', 'event', event) end
+  call('HSET', meta, unpack(to_meta))
+  call('HSET', hash, unpack(to_hash))
+  return publish(event) or {version + 1, time[1], time[2], flags, digits}
+end
