@@ -1,4 +1,4 @@
-"""The benchmark runs, and prints every row; nothing is said here about how long anything takes."""
+"""The benchmarks run, and print every row; nothing is said here about how long anything takes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,27 @@ RATIOS = (
     "diff, one change : YAML C parse of the same files",
     "reconciler --help : python -c pass, CPU",
 )
+LIVE_RATIOS = (
+    "hub.update_agent_context : bare HSET + PUBLISH, pipelined",
+    "the same : bare HSET + PUBLISH, its JSON made beforehand",
+    "hub.update_many of 1,000 : 1,000 bare HSET + PUBLISH, one pipeline",
+    "hub.update_agent_context -> callback : bare HSET + PUBLISH -> bare listener",
+)
+PATHS = (
+    "bare HSET + PUBLISH -> bare listener",
+    "hub.update_agent_context -> callback",
+    "hub.update_agent_context -> context.json",
+    "raw HSET -> callback (100 ms of it quiet)",
+    "raw HSET -> context.json (100 ms of it quiet)",
+    "edit of context.json -> callback",
+    "edit of a manifest -> callback",
+    "a file like context.json, fsynced and renamed",
+)
 
 
-def run(*options: str, folder: str) -> subprocess.CompletedProcess[str]:
+def run(*options: str, folder: str, script: str = "round.py") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(PROJECT / "benchmarks" / "round.py"), *options],
+        [sys.executable, str(PROJECT / "benchmarks" / script), *options],
         env={**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": folder},
         capture_output=True,
         text=True,
@@ -43,9 +59,22 @@ def test_a_small_benchmark_prints_every_ratio_and_leaves_nothing_behind() -> Non
         assert os.listdir(folder) == []
 
 
+def test_a_small_benchmark_of_live_writes_prints_every_path_and_leaves_nothing_behind() -> None:
+    """Two writes of each kind, over each path, are waited for at the other end; everything it started is gone."""
+    with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as folder:
+        done = run("--agents", "2", "--writes", "2", "--rounds", "1", folder=folder, script="live.py")
+        assert (done.returncode, done.stderr) == (0, "")
+        for row in LIVE_RATIOS:
+            assert re.search(rf"^{re.escape(row)} .* \d+\.\d\d ", done.stdout, re.M), done.stdout
+        for row in PATHS:
+            assert re.search(rf"^{re.escape(row)}( +\d+\.\d+ ms){{2}} +\d+\.\d$", done.stdout, re.M), done.stdout
+        assert os.listdir(folder) == []
+
+
 def test_a_benchmark_of_nothing_is_refused() -> None:
-    """No agents, or no rounds, is a usage error and starts nothing."""
+    """No agents, no rounds, or rounds without writes are a usage error and start nothing."""
     with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as folder:
         assert run("--agents", "0", folder=folder).returncode == 2
         assert run("--rounds", "0", folder=folder).returncode == 2
+        assert run("--writes", "3", "--rounds", "4", folder=folder, script="live.py").returncode == 2
         assert os.listdir(folder) == []
