@@ -286,7 +286,6 @@ class Base:
             raise ReconcilerError(f"{self.path} was written by another version of this program", hint=hint)
         return db
 
-
     def _is_half_written(self) -> bool:
         """Whether a crash left a commit behind that only one who may write can take back."""
         try:
