@@ -106,5 +106,8 @@ def test_what_only_the_old_master_and_a_workspace_knew_is_put_back(sentinels: Wa
         sentinels.new_master()
         wait_until(lambda: in_redis(sentinels.url) == told, seconds=40, what="the write in the new master")
         assert in_file(shell) == told
-        assert versions(sentinels.url, ["early", "late"]) == {"early": 3, "late": 2}
-        assert [event.version for event in history(sentinels.url, told)["early"]] == [1, 3]
+        again = history(sentinels.url, told)
+        early, late = versions(sentinels.url, ["early", "late"]).values()
+        # On a slow machine a master may be replaced a second time before its replica has these: once more, then.
+        assert early == late + 1 >= 3
+        assert [event.version for event in again["early"]] == [1, early]

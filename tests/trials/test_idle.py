@@ -21,7 +21,7 @@ from tests.trials.rig import Desk, env_number, repeat, say
 from tests.trials.server import Server, trial_server
 
 SECONDS = env_number("RECONCILER_TRIAL_IDLE", 6)
-SHARE = 1.0 if SECONDS >= 60 else 5.0
+SHARE = 1.0 if SECONDS >= 60 else 10.0
 """Percent of one core that is allowed; in a short look one full round weighs more."""
 
 
