@@ -8,6 +8,7 @@ holder takes it in. When Redis is back a round of everything teaches it what it 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -27,6 +28,8 @@ _FIRST, _LONGEST = 0.1, 5.0
 _TAKE = 0.01
 """Seconds to wait for the lock: only those who look who holds it have it for less."""
 _ROUNDS = 100
+_TRUST = 10.0
+"""Seconds after which whoever holds the workspace is trusted to have taught Redis, whatever can be seen of it."""
 
 
 class _Pending(WarmBase):
@@ -51,10 +54,11 @@ class _Pending(WarmBase):
 
 
 class _Ticket:
-    """One caller's write: `make` gives the fields to write from those that are known."""
+    """One caller's write: `make` gives the fields to write from those that are known. `written` once on disk."""
 
     def __init__(self, agent: str, make: Callable[[Agent, int], Agent]) -> None:
         self.agent, self.make = agent, make
+        self.fields: Agent = {}
         self.written: Agent | None = None
         self.error: ReconcilerError | None = None
 
@@ -73,6 +77,8 @@ class Offline:
         self._sources = Sources()
         self._teacher: threading.Thread | None = None
         self._ended = threading.Event()
+        self._owed: dict[str, Agent] = {}
+        self._back_since: float | None = None
         self.owing = False
 
     def write(self, agent: str, make: Callable[[Agent, int], Agent]) -> Agent:
@@ -132,19 +138,22 @@ class Offline:
             base.pending = ()
         if missing:
             base.append_journal(missing)
+        _acknowledge(batch)
 
     def _fields(self, known: Callable[[str], Agent], batch: list[_Ticket]) -> dict[str, Agent]:
         """What the callers want, each on top of those before it."""
         state: dict[str, Agent] = {}
         for ticket in batch:
             before = state.get(ticket.agent, {})
-            ticket.written = ticket.make(merge_agent(known(ticket.agent), before), wall_clock())
-            state[ticket.agent] = merge_agent(before, ticket.written)
+            ticket.fields = ticket.make(merge_agent(known(ticket.agent), before), wall_clock())
+            state[ticket.agent] = merge_agent(before, ticket.fields)
+        self._owed |= {agent: merge_agent(self._owed.get(agent, {}), fields) for agent, fields in state.items()}
         return state
 
     def _keep(self, base: _Pending, batch: list[_Ticket]) -> None:
         """Somebody else holds the workspace: the journal, which is theirs too."""
         base.append_journal(self._fields(base.known, batch))
+        _acknowledge(batch)
         self._note_debt(base)
 
     def _take_in(self, base: _Pending) -> None:
@@ -194,10 +203,11 @@ class Offline:
     def teach(self) -> bool:
         """One round of everything with Redis, if it is back; whether nothing is left to be taught by this process.
 
-        True also when somebody else holds the workspace for long: their rounds do it.
+        Somebody else who holds the workspace for long does it in their rounds; until then what is on disk is newer.
         """
         workspace = self._online()
         if workspace is None:
+            self._back_since = None
             return False
         with self._turn:
             try:
@@ -207,13 +217,26 @@ class Offline:
                     return False
                 workspace.base.owe(False)
             except WorkspaceHeld:
-                pass
+                if not self._is_learnt(workspace):
+                    return False
             except ReconcilerError:
                 return False
-            self.owing = False
+            self._owed, self._back_since, self.owing = {}, None, False
             with self._queueing:
                 self._teacher = None
             return True
+
+    def _is_learnt(self, workspace: Workspace) -> bool:
+        """Whether Redis has what this process wrote while it was away, or something newer."""
+        now = time.monotonic()
+        self._back_since = self._back_since if self._back_since is not None else now
+        try:
+            live = workspace.store.observe({}, self._owed)
+        except ReconcilerError:
+            return False
+        there = (live.agents[agent].fields if agent in live.agents else {} for agent in self._owed)
+        learnt = live.up and all(map(_holds, there, self._owed.values()))
+        return learnt or now - self._back_since > _TRUST
 
     def close(self) -> None:
         """Teach Redis if it is there, else leave it to a later process; let go of the database."""
@@ -227,6 +250,12 @@ class Offline:
             if self._base is not None:
                 self._base.close()
                 self._base = None
+
+
+def _acknowledge(batch: list[_Ticket]) -> None:
+    """It is on disk: only now."""
+    for ticket in batch:
+        ticket.written = ticket.fields
 
 
 def _holds(merged: Agent, fields: Agent) -> bool:

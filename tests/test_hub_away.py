@@ -6,10 +6,11 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from reconciler import UnifiedMemoryHub
-from reconciler.errors import StoreAway
+from reconciler.errors import ReconcilerError, StoreAway
 from reconciler.files import Lock
 from reconciler.hub import OneShotHub
 from reconciler.settings import Settings, build
@@ -70,6 +71,20 @@ def test_a_write_without_redis_is_in_the_file_at_once(tmp_path: Path) -> None:
         assert "rnd" not in hub.get_unified_context()["agents"]
     with OneShotHub(settings=settings) as hub:
         assert hub.get_agent("mary")["context"] == {"b": 2, "c": 2, "d": 1}
+
+
+def test_a_write_that_no_disk_takes_is_not_acknowledged(tmp_path: Path) -> None:
+    """Redis away, and the database held by somebody else: an error, and nothing that was said to be kept is missing."""
+    settings = gone(tmp_path)
+    with UnifiedMemoryHub(settings=settings) as hub:
+        hub.update_agent_context("mary", {"a": 1})
+        with closing(sqlite3.connect(settings.folder / "state.db", isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(ReconcilerError, match="locked"):
+                hub.update_agent_context("mary", {"b": 2})
+            holder.execute("ROLLBACK")
+        assert hub.update_agent_context("mary", {"c": 3}).store == "file"
+        assert in_file(settings, "mary")["context"] == {"a": 1, "c": 3}
 
 
 def test_hundreds_of_writes_without_redis_are_all_there_when_it_is_back(tmp_path: Path) -> None:
