@@ -78,10 +78,16 @@ class Cache:
         A `context.json` that cannot be read is left out: what it said last is in Redis.
         """
         with self._lock:
-            touched = self._refresh_live()
-            touched = _both(touched, self._refresh_file())
-            touched = _both(touched, self._refresh_journal())
-            self._pack(touched)
+            try:
+                touched = self._refresh_live()
+                touched = _both(touched, self._refresh_file())
+                touched = _both(touched, self._refresh_journal())
+                self._pack(touched)
+            except BaseException:  # what was taken in is not packed: nothing is believed any more
+                self._forget()
+                self._file.forget()
+                self._db.forget()
+                raise
             packed, shared = list(self._packed), self._shared
         return unpack(packed, shared)
 
@@ -96,13 +102,6 @@ class Cache:
 
     def _refresh_live(self) -> frozenset[str] | None:
         """Bring what is known of Redis up to date; the agents that may be other ones, None for all."""
-        try:
-            return self._follow()
-        except BaseException:
-            self._forget()
-            raise
-
-    def _follow(self) -> frozenset[str] | None:
         touched = self._ask()
         if touched is None or self._live is None:
             self._live = None

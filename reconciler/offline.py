@@ -116,6 +116,10 @@ class Offline:
         except ReconcilerError as error:
             for ticket in batch:
                 ticket.error = ticket.error if ticket.written is not None else error
+        finally:
+            for ticket in batch:
+                if ticket.written is None and ticket.error is None:
+                    ticket.error = ReconcilerError(f"the write of {ticket.agent} was interrupted", hint="try again")
         self._teach_later()
 
     def _round(self, base: _Pending, batch: list[_Ticket]) -> None:
@@ -138,7 +142,7 @@ class Offline:
             base.pending = ()
         if missing:
             base.append_journal(missing)
-        _acknowledge(batch)
+        self._acknowledge(batch)
 
     def _fields(self, known: Callable[[str], Agent], batch: list[_Ticket]) -> dict[str, Agent]:
         """What the callers want, each on top of those before it."""
@@ -147,13 +151,18 @@ class Offline:
             before = state.get(ticket.agent, {})
             ticket.fields = ticket.make(merge_agent(known(ticket.agent), before), wall_clock())
             state[ticket.agent] = merge_agent(before, ticket.fields)
-        self._owed |= {agent: merge_agent(self._owed.get(agent, {}), fields) for agent, fields in state.items()}
         return state
+
+    def _acknowledge(self, batch: list[_Ticket]) -> None:
+        """It is on disk: only now."""
+        for ticket in batch:
+            ticket.written = ticket.fields
+            self._owed[ticket.agent] = merge_agent(self._owed.get(ticket.agent, {}), ticket.fields)
 
     def _keep(self, base: _Pending, batch: list[_Ticket]) -> None:
         """Somebody else holds the workspace: the journal, which is theirs too."""
         base.append_journal(self._fields(base.known, batch))
-        _acknowledge(batch)
+        self._acknowledge(batch)
         self._note_debt(base)
 
     def _take_in(self, base: _Pending) -> None:
@@ -250,12 +259,6 @@ class Offline:
             if self._base is not None:
                 self._base.close()
                 self._base = None
-
-
-def _acknowledge(batch: list[_Ticket]) -> None:
-    """It is on disk: only now."""
-    for ticket in batch:
-        ticket.written = ticket.fields
 
 
 def _holds(merged: Agent, fields: Agent) -> bool:

@@ -152,6 +152,8 @@ class Writer:
                 answer = self.write_live(write)
             except StoreAway:
                 break
+            except StoreError as error:
+                raise StoreError(error.message, hint="it waits in the journal, and each round tries again") from None
             if answer.later:
                 break
             if "o" not in answer.flags.lower():  # else somebody was faster: once more, behind that

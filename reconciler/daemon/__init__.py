@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 
@@ -25,7 +25,7 @@ from ..settings import Settings
 from ..store import AwayStore
 from ..workspace import Workspace, open_workspace
 from .news import News, Notice, Tell
-from .triggers import Clock, Files, Writes
+from .triggers import Clock, Files, Writes, crontab
 from .wakes import Wakes
 
 __all__ = ["Daemon", "Notice"]
@@ -41,9 +41,10 @@ class Daemon:
     """The loop of one workspace. `tell` hears of every change of state; `reread` gives the settings anew."""
 
     def __init__(self, settings: Settings, options: Options, tell: Tell, reread: Callable[[], Settings]) -> None:
-        self.settings, self.options, self.tell, self.reread = settings, options, tell, reread
+        self.settings, self.options, self.reread = settings, options, reread
+        self.tell = _unless_nobody_reads(tell)
         self.wakes = Wakes(settings.quiet.total_seconds())
-        self.news = News(tell)
+        self.news = News(self.tell)
         self._stopping = self._reloading = self._reporting = self._ended = False
         self._health_at = 0.0
         self._error: BaseException | None = None
@@ -62,7 +63,6 @@ class Daemon:
     def _run(self, ring: socket.socket) -> None:
         try:
             while not self._stopping:
-                self._reloading = False
                 with self._session() as (workspace, watcher):
                     self._work(workspace, watcher)
         except BaseException as error:  # the main thread raises it
@@ -82,7 +82,7 @@ class Daemon:
             base = opened.enter_context(closing(WarmBase(settings.folder)))
             opened.enter_context(closing(Clock(settings, wakes)))
             opened.enter_context(closing(Writes(workspace.store, wakes, self.news.warn)))
-            watcher = opened.enter_context(closing(Files(settings, wakes)))
+            watcher = opened.enter_context(closing(Files(settings, wakes, self.news.warn)))
             wakes.everything()
             yield replace(workspace, base=base), watcher
 
@@ -153,8 +153,11 @@ class Daemon:
             self.news.warn(str(error))
 
     def _reload(self) -> None:
+        self._reloading = False  # before, so that the next SIGHUP is not lost
         try:
-            self.settings = self.reread()
+            settings = self.reread()
+            crontab(settings)
+            self.settings = settings
             self.tell(Notice("reloaded", "info", "the settings were read again"))
         except ReconcilerError as error:
             self.tell(Notice("reloaded", "error", f"the settings stay as they were: {error}"))
@@ -188,3 +191,13 @@ class Daemon:
                 signal.signal(number, handler)
             bell.close()
             ring.close()
+
+
+def _unless_nobody_reads(tell: Tell) -> Tell:
+    """A log whose reader is gone ends no daemon: the work matters, and health.json tells how it stands."""
+
+    def say(notice: Notice) -> None:
+        with suppress(OSError):
+            tell(notice)
+
+    return say

@@ -83,7 +83,7 @@ class News:
         return news
 
     def _rounds(self, done: Round) -> Iterator[Notice]:
-        """What was done; under a flood once a second, for all rounds since."""
+        """What was done; under a flood five times a second, for all rounds since."""
         if not all(change.quiet for change in done.plan.changes):
             self._untold.append(done.plan)
         if self._untold and time.monotonic() - self._told_at > TOLD_EVERY:

@@ -33,8 +33,8 @@ POLL = 1.0
 class Files:
     """Wakes on every change of the sources and of the journal."""
 
-    def __init__(self, settings: Settings, wakes: Wakes) -> None:
-        self.settings, self.wakes = settings, wakes
+    def __init__(self, settings: Settings, wakes: Wakes, warn: Callable[[str], None]) -> None:
+        self.settings, self.wakes, self.warn = settings, wakes, warn
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._watched: dict[str, Path] = {}
@@ -69,8 +69,9 @@ class Files:
                     watching = True
                 for _, path in changes:
                     self._changed(path, folders)
-        except (OSError, RuntimeError):  # a folder was taken away: the next full round watches what is there then
+        except (OSError, RuntimeError) as error:  # the next full round watches what is there then
             self._watched = {}
+            self.warn(f"files are not watched, so edits wait for the next full round: {error}")
 
     def _changed(self, path: str, folders: dict[str, Path]) -> None:
         real = max((folder for folder in folders if path.startswith(folder)), key=len, default="")
@@ -144,13 +145,18 @@ class Clock:
     def __init__(self, settings: Settings, wakes: Wakes) -> None:
         self._scheduler = BackgroundScheduler(job_defaults={"misfire_grace_time": None, "coalesce": True})
         seconds = settings.interval.total_seconds()
-        try:
-            full = CronTrigger.from_crontab(settings.cron) if settings.cron else None
-        except ValueError as error:
-            raise UsageError(f"cron {settings.cron!r}: {error}", hint="for example: */5 * * * *") from None
+        full = crontab(settings)
         self._scheduler.add_job(wakes.everything, full or IntervalTrigger(seconds=seconds, jitter=seconds / 10))
         self._scheduler.add_job(wakes.everything, CronTrigger(hour=0, minute=0, jitter=600))
         self._scheduler.start()
 
     def close(self) -> None:
         self._scheduler.shutdown(wait=False)
+
+
+def crontab(settings: Settings) -> CronTrigger | None:
+    """When the full rounds are, if a crontab says so. Raises UsageError."""
+    try:
+        return CronTrigger.from_crontab(settings.cron) if settings.cron else None
+    except ValueError as error:
+        raise UsageError(f"cron {settings.cron!r}: {error}", hint="for example: */5 * * * *") from None

@@ -43,6 +43,7 @@ class Breaker:
     def __init__(self, connect: Callable[[], LiveStore], on_return: Callable[[], None] | None = None) -> None:
         self._connect, self._on_return = connect, on_return
         self._store: LiveStore | None = None
+        self._inherited: list[LiveStore | None] = []
         self._reason: StoreAway | StoreError = StoreAway("the store is not open yet")
         self._delay = _FIRST
         self._start_over()
@@ -70,7 +71,8 @@ class Breaker:
             self._tried.set()
             return
         # Kept: a client that is dropped closes its connections, and takes locks that nobody here will release.
-        self._inherited, self._store = self._store, None
+        self._inherited.append(self._store)
+        self._store = None
         self._reason, self._delay = StoreAway("Redis is not connected yet"), 0.0
 
     @property

@@ -107,6 +107,9 @@ def test_sighup_reads_the_settings_again(applied: Shell, client: redis.Redis) ->
         path.write_text("manifests: [\n")
         process.send_signal(signal.SIGHUP)
         assert "the settings stay as they were: reconciler.yaml:" in read_until(process, "settings stay")
+        path.write_text("manifests: declared\ncron: 99 * * * *\n")
+        process.send_signal(signal.SIGHUP)
+        assert "the settings stay as they were: cron" in read_until(process, "settings stay")
         assert say(process, signal.SIGTERM).code == 0
 
 
@@ -150,6 +153,20 @@ def _status(client: redis.Redis, password: str) -> bytes | None:
     with redis.Redis(unix_socket_path=client.connection_pool.connection_kwargs["path"], password=password) as now:
         found: bytes | None = now.hget("memory:agents:mary", "status")
         return found
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing(applied: Shell, client: redis.Redis) -> None:
+    """The work goes on, and the end is as it should be."""
+    with applied.start("run") as process:
+        read_until(process, READY)
+        assert process.stdout
+        process.stdout.close()
+        for status in ("busy", "away"):
+            applied.write_manifest("mary", status)
+            wait_until(lambda wanted=status: client.hget("memory:agents:mary", "status") == wanted.encode(), 20)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
 
 
 def test_health_json_tells_how_it_stands(applied: Shell) -> None:
