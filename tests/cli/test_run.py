@@ -161,9 +161,10 @@ def test_a_log_that_nobody_reads_any_more_ends_nothing(applied: Shell, client: r
         read_until(process, READY)
         assert process.stdout
         process.stdout.close()
-        for status in ("busy", "away"):
-            applied.write_manifest("mary", status)
-            wait_until(lambda wanted=status: client.hget("memory:agents:mary", "status") == wanted.encode(), 20)
+        applied.write_manifest("mary", "busy")
+        wait_until(lambda: client.hget("memory:agents:mary", "status") == b"busy", 20)
+        applied.write_manifest("mary", "away")
+        wait_until(lambda: client.hget("memory:agents:mary", "status") == b"away", 20)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         process.wait(20)
