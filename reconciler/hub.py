@@ -39,7 +39,7 @@ from .state import (
     record_to_text,
     same_value,
 )
-from .store import AwayStore, LiveAgent, LiveStore, Put, Write
+from .store import AwayStore, LiveAgent, LiveStore, Now, Put, Write
 from .subscribe import Subscription
 from .updates import (
     WriteResult,
@@ -227,7 +227,7 @@ class UnifiedMemoryHub:
         values = rewind(agent, found.fields, events, range(version + 1, found.version + 1))
         if not values:
             return WriteResult(agent, (), (), 0, "redis", wall_clock())
-        answer = self._writer.write_live(write := self._writer.make(agent, values))
+        answer = self._writer.write_live(write := Now(agent, values))
         if answer.later:
             raise StoreError(f"{agent} was not rolled back: {answer.refused}", hint="try again when it takes writes")
         return result_of(write, answer)

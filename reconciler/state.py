@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 from .errors import ReconcilerError
@@ -51,6 +53,7 @@ class NotJson(ReconcilerError):
         self.position = position
 
 
+@lru_cache(maxsize=20_000)
 def is_agent_name(name: str) -> bool:
     return bool(AGENT_NAME.fullmatch(name))
 
@@ -111,7 +114,7 @@ def check_depth(text: str) -> None:
 def encode(value: object) -> str:
     """Plain data as JSON text. Raises NotJson for what JSON cannot say (NaN, sets, other keys than text)."""
     if type(value) is str and value.isascii():
-        return _ENCODER.encode(value)
+        return encode_basestring(value)
     try:
         text = _ENCODER.encode(value)
         text.encode()

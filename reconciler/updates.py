@@ -6,8 +6,8 @@ Everything illegal is found here, before anything is sent: Redis hears only of w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 from .errors import NotFound, UsageError
@@ -33,8 +33,7 @@ _PARTS = ("context", "status", "fields")
 _NAMES = "1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
 
 
-@dataclass(frozen=True, slots=True)
-class WriteResult:
+class WriteResult(NamedTuple):
     """What became of a write. `won`: the fields that changed; `stale`: those where a newer value stands.
 
     `version`: the agent's version in Redis, 0 when nothing changed there; `store`: "redis", or "file" while
@@ -64,21 +63,33 @@ def make_update(agent: str, context: Any, status: Any, fields: Any, *, whole: bo
     check_name(agent)
     values: dict[str, str] = {}
     for key, value in _mapping("context", context):
-        values[CONTEXT + key] = _text(CONTEXT + key, value)
+        name = CONTEXT + key
+        if type(value) is str and value.isascii() and name.isascii() and len(value) < 10_000:
+            values[name] = encode_basestring(value)  # as below, at half the price
+        else:
+            values[name] = _text(name, value)
     if status is not None:
         if not isinstance(status, str):
             hint = "any other value belongs into the context"
             raise UsageError(f"status must be text, not {type(status).__name__}", hint=hint)
         values["status"] = _text("status", status)
-    for name, value in _mapping("fields", fields):
-        if name in ("status", "context", LAST_UPDATE) or name.startswith(CONTEXT):
-            raise UsageError(f"{name!r} is not a field of its own", hint="give context keys as context")
+    for name, value in _mapping("fields", fields) if fields is not None else ():
+        if name in _NOT_FIELDS or name.startswith(CONTEXT):
+            hint = _NOT_FIELDS.get(name, "give context keys as context")
+            raise UsageError(f"{name!r} is not a field of its own", hint=hint)
         values[name] = _text(name, value)
     if whole and context is None:
         raise UsageError("replace=True replaces the context, and none is given", hint="context={} empties it")
     if not values and not whole:
         raise UsageError("nothing to write", hint="give at least one key, a status or a field")
     return Update(agent, values, whole)
+
+
+_NOT_FIELDS = {
+    "status": "it is given as status=...",
+    "context": "its keys are given as context",
+    LAST_UPDATE: "it is the time of the newest write, which nobody sets",
+}
 
 
 def make_updates(batch: Any) -> list[Update]:
@@ -125,11 +136,11 @@ def read_item(agent: Any, item: Any) -> Update:
 def _mapping(what: str, value: Any) -> Iterable[tuple[str, Any]]:
     if value is None:
         return ()
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         hint = f'for example {what}={{"key": "value"}}'
         raise UsageError(f"{what} must be a mapping, not {type(value).__name__}", hint=hint)
     for key in value:
-        if not isinstance(key, str):
+        if type(key) is not str and not isinstance(key, str):
             shown = repr(key)[:70]
             raise UsageError(f"{what}: {shown}: a key must be text, not {type(key).__name__}", hint=f"str({shown})")
     return value.items()
@@ -137,8 +148,7 @@ def _mapping(what: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 def _text(name: str, value: Any) -> str:
     try:
-        name.encode()
-        text = encode(value)
+        text = encode(value) if name.isascii() or name.encode() else ""
     except (NotJson, UnicodeEncodeError) as error:
         hint = "text, numbers, true, false, null, lists and objects with text as keys are JSON"
         raise UsageError(f"{ascii(name)[:70]}: not JSON: {error}", hint=hint) from None

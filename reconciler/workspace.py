@@ -20,7 +20,7 @@ from .settings import Settings
 from .sources.desired import Sources
 from .sources.yaml_text import MAX_BYTES, locator, read_documents
 from .state import State
-from .store import AwayStore, Channel, Live, LiveStore, Tracking, Write, Written
+from .store import AwayStore, Channel, Live, LiveStore, Now, Tracking, Write, Written
 
 Warn = Callable[[str], None]
 
@@ -196,7 +196,7 @@ class EmptyStore:
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return Live(now=wall_clock())
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         raise ReconcilerError("a store that was opened for reading is not written")
 
     def history(self, agent: str, count: int) -> list[Event]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace as with_floor
+from dataclasses import replace
 
 from . import files
 from .errors import StoreAway, StoreError
 from .offline import Offline, stamped
 from .state import CONTEXT, SHARED, Agent, present
-from .store import Live, LiveAgent, LiveStore, Put, Write, Written
+from .store import Live, LiveAgent, LiveStore, Now, Put, Write, Written
 from .updates import Update, WriteResult, check_name
 from .workspace import Workspace, wall_clock
 
@@ -24,13 +24,8 @@ class Writer:
         self.by, self.base, self.offline = workspace.settings.writer, workspace.base, offline
         self.store: LiveStore = workspace.store
 
-    def make(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> Write:
-        by = self.by
-        puts = tuple([Put(name, text, None, by) for name, text in values.items()])
-        return Write(agent, puts, floor=None, priority=priority)
-
     def write(self, agent: str, values: Mapping[str, str | None], priority: str = "normal") -> WriteResult:
-        write = self.make(agent, values, priority)
+        write = Now(agent, values, priority)
         try:
             answer = self.write_live(write)
         except StoreAway:
@@ -41,7 +36,7 @@ class Writer:
 
     def write_many(self, updates: Sequence[Update]) -> list[WriteResult]:
         """In one go; a result for each, in order. One that is refused hurts only itself."""
-        writes = [self.make(update.agent, update.values) for update in updates]
+        writes = [Now(update.agent, update.values) for update in updates]
         try:
             answers = self.write_all(writes)
         except StoreAway:
@@ -52,7 +47,7 @@ class Writer:
             for update, write, answer in zip(updates, writes, answers, strict=True)
         ]  # fmt: skip
 
-    def write_live(self, write: Write) -> Written:
+    def write_live(self, write: Write | Now) -> Written:
         """Write, adopting first what somebody wrote there by hand. Raises StoreError when refused for good."""
         answer = self.write_all([write])[0]
         if answer.refused and not answer.later:
@@ -60,13 +55,15 @@ class Writer:
             raise StoreError(f"{write.agent} was not written: {answer.refused}", hint=hint)
         return answer
 
-    def write_all(self, writes: Sequence[Write]) -> list[Written]:
+    def write_all(self, writes: Sequence[Write | Now]) -> list[Written]:
         """Write all of them in one go; those that need something first (an adoption, a version) once more."""
-        store = self.store
-        answers = store.write(writes)
-        if not any(answer.refused for answer in answers):
-            return answers
-        writes = list(writes)
+        answers = self.store.write(writes)
+        for answer in answers:
+            if answer.refused:
+                return self._again(list(writes), answers)
+        return answers
+
+    def _again(self, writes: list[Write | Now], answers: list[Written]) -> list[Written]:
         for _ in range(TRIES):
             again = [index for index, answer in enumerate(answers) if answer.foreign or answer.unknown_floor]
             if not again:
@@ -75,11 +72,14 @@ class Writer:
                 self._adopt(agent)
             for index in again:
                 if answers[index].unknown_floor:
-                    write = writes[index]
-                    writes[index] = with_floor(write, floor=self.base.version(write.agent))
-            for index, answer in zip(again, store.write([writes[index] for index in again]), strict=True):
+                    writes[index] = self._with_floor(writes[index])
+            for index, answer in zip(again, self.store.write([writes[index] for index in again]), strict=True):
                 answers[index] = answer
         return answers
+
+    def _with_floor(self, write: Write | Now) -> Write:
+        floor = self.base.version(write.agent)
+        return write.in_full(self.by, floor) if isinstance(write, Now) else replace(write, floor=floor)
 
     def _adopt(self, agent: str) -> None:
         base = self.base
@@ -111,8 +111,8 @@ class Writer:
         try:
             before = self.adopted(agent)
             others = _others(before.fields, update)
-            write = self.make(agent, {**update.values, **others}, priority)
-            if not write.puts:
+            write = Now(agent, {**update.values, **others}, priority)
+            if not write.values:
                 return WriteResult(agent, (), (), 0, "redis", wall_clock())
             answer = self.write_live(write)
             if answer.later:
@@ -167,16 +167,14 @@ class Writer:
         return WriteResult(agent, tuple(written), (), 0, "file", at)
 
 
-def result_of(write: Write, answer: Written) -> WriteResult:
+def result_of(write: Write | Now, answer: Written) -> WriteResult:
     if answer.refused:
         return WriteResult(write.agent, (), (), 0, "redis", answer.at, answer.refused)
-    flags = answer.flags
+    names, flags = write.fields, answer.flags
     if not flags.strip("wW"):
-        return WriteResult(
-            write.agent, tuple([put.field for put in write.puts]), (), answer.version, "redis", answer.at
-        )
-    won = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "wW"])
-    stale = tuple([put.field for put, flag in zip(write.puts, flags, strict=True) if flag in "oO"])
+        return WriteResult(write.agent, names, (), answer.version, "redis", answer.at)
+    won = tuple([name for name, flag in zip(names, flags, strict=True) if flag in "wW"])
+    stale = tuple([name for name, flag in zip(names, flags, strict=True) if flag in "oO"])
     return WriteResult(write.agent, won, stale, answer.version if won else 0, "redis", answer.at)
 
 

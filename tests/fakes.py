@@ -8,7 +8,7 @@ from reconciler.errors import StoreError
 from reconciler.events import Event
 from reconciler.merge import merge_agent
 from reconciler.state import LAST_UPDATE, Agent, Field, State, canonical, same_text
-from reconciler.store import Channel, Live, LiveAgent, Put, Seen, Tracking, Write, Written
+from reconciler.store import Channel, Live, LiveAgent, Now, Put, Seen, Tracking, Write, Written
 
 
 class MemoryStore:
@@ -40,8 +40,8 @@ class MemoryStore:
         names = {*self.agents, *self.raw} if agents is None else set(agents)
         return Live(True, self.clock(), self.epoch, {name: self._observe(name) for name in names if self._has(name)})
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
-        return [self._write(write) for write in writes]
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
+        return [self._write(write.in_full("memory", 0) if isinstance(write, Now) else write) for write in writes]
 
     def history(self, agent: str, count: int) -> list[Event]:
         return []

@@ -92,9 +92,29 @@ class Write:
     everything: bool = False
     priority: str = "normal"
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(put.field for put in self.puts)
+
+
+class Now(NamedTuple):
+    """The usual write, live and under the store's own name: field to JSON text, None deletes. It is cheap to make."""
+
+    agent: str
+    values: Mapping[str, str | None]
+    priority: str = "normal"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+    def in_full(self, by: str, floor: int | None = None) -> Write:
+        puts = tuple(Put(name, text, None, by) for name, text in self.values.items())
+        return Write(self.agent, puts, floor=floor, priority=self.priority)
+
 
 class Written(NamedTuple):
-    """What became of a write. `flags` has a letter for each put: w won, s the same value, o older than what
+    """What became of a write. `flags` has a letter for each field: w won, s the same value, o older than what
     was there; capital where its stamp was clamped. `at` is the server's time, `touched` the agent's
     `last_update` in µs. `refused`: why nothing was written, "" if it was; `foreign` if adopting first helps, `later`
     if the server takes no writes at the moment (out of memory, a replica, a failing disk), `unknown_floor` if it has
@@ -153,7 +173,7 @@ class LiveStore(Protocol):
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         """Read all agents, or the named ones. `base` tells which values raw writes replaced."""
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         """Write pipelined; each agent atomically. One refused write hurts only itself."""
 
     def history(self, agent: str, count: int) -> list[Event]:
@@ -193,7 +213,7 @@ class AwayStore:
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return Live(up=False)
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         if writes:
             raise self.reason.with_traceback(None)
         return []

@@ -20,7 +20,7 @@ from weakref import WeakSet
 from ..errors import StoreAway, StoreError
 from ..events import Event
 from ..state import State
-from . import AWAY_NAME, Channel, Live, LiveStore, Tracking, Write, Written
+from . import AWAY_NAME, Channel, Live, LiveStore, Now, Tracking, Write, Written
 from .failures import locked_out
 
 T = TypeVar("T")
@@ -99,8 +99,15 @@ class Breaker:
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return self._call(lambda store: store.observe(base, agents))
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
-        return self._call(lambda store: store.write(writes))
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
+        store = self._store or self._connected()  # as `_call`, with less between
+        try:
+            found = store.write(writes)
+        except (StoreAway, StoreError) as reason:
+            self._failed(store, reason)
+            raise
+        self._delay = _FIRST
+        return found
 
     def history(self, agent: str, count: int) -> list[Event]:
         return self._call(lambda store: store.history(agent, count))
@@ -127,15 +134,15 @@ class Breaker:
         store = self._store or self._connected()
         try:
             found = work(store)
-        except StoreAway as reason:
-            self._open(store, reason)
-            raise
-        except StoreError as reason:
-            if locked_out(reason):  # the next one may be let in: with another password, or with none
-                self._open(store, reason)
+        except (StoreAway, StoreError) as reason:
+            self._failed(store, reason)
             raise
         self._delay = _FIRST
         return found
+
+    def _failed(self, store: LiveStore, reason: StoreAway | StoreError) -> None:
+        if isinstance(reason, StoreAway) or locked_out(reason):  # the next one may be let in, with another password
+            self._open(store, reason)
 
     def _connected(self) -> LiveStore:
         """The store, while there is none: its reason is raised at once. Only a forked child's first calls wait."""

@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import Place, Problem
-from ..events import PRIORITIES
 from ..stamp import format_time, parse_time, refine
 from ..state import (
     CONTEXT,
@@ -33,7 +32,7 @@ from ..state import (
     same_text,
     split_object,
 )
-from . import LiveAgent, Put, Seen, Write
+from . import LiveAgent, Put, Seen
 
 AGENTS = "memory:agents:"
 RAW = "raw"
@@ -325,19 +324,14 @@ def arguments(puts: tuple[Put, ...]) -> Iterator[str]:
         yield from (put.field, kind, text, "" if put.at is None else str(max(put.at, 0)), put.by, put.old)
 
 
-def usual_arguments(write: Write, origin: str) -> list[str] | None:
-    """The puts where all are live and by `origin`, three arguments each; None if anything there is unusual."""
-    if write.floor is not None or write.seen or write.everything or write.agent == SHARED:
-        return None
-    if write.priority not in PRIORITIES or not (
-        _is_plain(write.agent) and _is_plain(write.event) and _is_plain(origin)
-    ):
-        return None
+def live_arguments(values: Mapping[str, str | None]) -> list[str] | None:
+    """The values of a live write as `write.lua` takes them, three arguments each; None if one needs more care."""
     found: list[str] = []
-    for field, text, at, by, old, forget in write.puts:
-        if at is not None or by != origin or old or forget or field == "context" or not _is_plain(field):
+    for field, text in values.items():
+        begins = _begins(field)
+        if begins is None or text is None:
             return None
-        found += (field, *encode_field(field, text))
+        found += (field, begins, text) if begins else (field, *encode_field(field, text))
     whole = "".join(found)
     return found if "\n" not in whole and _is_unicode(whole) else None
 
@@ -350,6 +344,13 @@ def _is_unicode(text: str) -> bool:
 
 
 @lru_cache(maxsize=20_000)
-def _is_plain(name: str) -> bool:
+def _begins(field: str) -> str | None:
+    """What a context member begins with in its hash, "" for a field of its own; None for a name that is not simple."""
+    if field in ("context", LAST_UPDATE) or not is_plain(field):
+        return None
+    return f'"{field.removeprefix(CONTEXT)}":' if field.startswith(CONTEXT) else ""
+
+
+def is_plain(name: str) -> bool:
     """Whether a name stands in JSON as it is."""
     return encode(name) == f'"{name}"'

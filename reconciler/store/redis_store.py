@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.exceptions import NoPermissionError, RedisError
 
 from ..errors import Place, Problem
-from ..events import CHANNEL, PRIORITIES, Event, Foreign, agent_channel, read_event
+from ..events import CHANNEL, CONTEXT_UPDATE, PRIORITIES, Event, Foreign, agent_channel, read_event
 from ..state import CONTEXT, SHARED, State, is_agent_name
-from . import Channel, Live, LiveAgent, Tracking, Write, Written
-from .failures import of_the_state, of_the_store, refusal, translate, unwritable
-from .layout import AGENTS, agent_of, arguments, keys_of, read_agent, usual_arguments
+from . import Channel, Live, LiveAgent, Now, Tracking, Write, Written
+from .failures import of_the_state, of_the_store, refusal, said, translate, unwritable
+from .layout import AGENTS, agent_of, arguments, is_plain, keys_of, live_arguments, read_agent
 from .listening import RedisChannel, track
 from .wire import NOT_AFTER, Client, Command, Wire
 
@@ -52,6 +52,7 @@ class RedisStore:
         self.wire = Wire(client)
         self._read = "EVALSHA_RO"
         self._history, self._limits = str(self.limits.history), f"{self.limits.max_skew} {self.limits.tombstones} "
+        self._is_plain = is_plain(origin)
         self._rights = ""
         """"1" once a write found that it may publish; the server need not look again."""
 
@@ -113,42 +114,61 @@ class RedisStore:
             return self._run_read(names)
         return answers
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
-        if len(writes) <= CHUNK:
-            return self._call(partial(self._write_chunk, writes))
-        found: list[Written] = []
-        for start in range(0, len(writes), CHUNK):
-            chunk = writes[start : start + CHUNK]
-            found += self._call(partial(self._write_chunk, chunk))
-        return found
-
-    def _write_chunk(self, writes: Sequence[Write]) -> list[Written]:
-        commands: list[Command] = []
-        sent, found = [], [Written()] * len(writes)
-        for index, write in enumerate(writes):
-            usual = usual_arguments(write, self.origin)
-            if usual is None and (reason := _unfit(write)):
-                found[index] = Written(refused=reason)
-            else:
-                commands.append(self._command(write, usual))
-                sent.append(index)
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         try:
-            for index, answer in zip(sent, self.wire.run_script(SCRIPT, commands), strict=True):
-                found[index] = _written(writes[index].agent, answer)
-        except NoPermissionError:
-            self._rights = ""
-            raise
-        if not self._rights and any(answer.won for answer in found):
-            self._rights = "1"
-        return found
+            if len(writes) == 1:
+                return [self._write_one(writes[0])]
+            found: list[Written] = []
+            for start in range(0, len(writes), CHUNK):
+                found += self._write_chunk(writes[start : start + CHUNK])
+            return found
+        except RedisError as error:
+            raise said(error, self.name) from None
 
-    def _command(self, write: Write, usual: list[str] | None) -> Command:
+    def _write_one(self, write: Write | Now) -> Written:
+        """The usual call: nothing is made for it that only a batch needs."""
+        command = self._command(write)
+        if type(command) is str:
+            return Written(refused=command)
+        return self._written(write.agent, self.wire.run_script(SCRIPT, (cast(Command, command),))[0])
+
+    def _write_chunk(self, writes: Sequence[Write | Now]) -> list[Written]:
+        commands = [self._command(write) for write in writes]
+        answers = iter(self.wire.run_script(SCRIPT, [command for command in commands if not isinstance(command, str)]))
+        return [
+            Written(refused=command) if type(command) is str else self._written(write.agent, next(answers))
+            for write, command in zip(writes, commands, strict=True)
+        ]
+
+    def _written(self, agent: str, answer: Any) -> Written:
+        if type(answer) is list and answer[0] >= 0:
+            version, seconds, micros, flags, touched = answer
+            if not self._rights and b"w" in flags.lower():
+                self._rights = "1"
+            return Written(version, int(seconds) * 1_000_000 + int(micros), flags.decode(), int(touched))
+        if isinstance(answer, NoPermissionError):
+            self._rights = ""
+        return _not_written(agent, answer)
+
+    def _command(self, write: Write | Now) -> Command | str:
+        """What is sent for a write; why it cannot be, for one that is unfit."""
+        if type(write) is Now:
+            agent, values, priority = write
+            live = live_arguments(values)
+            if live is not None and self._is_plain and _is_usual(agent) and priority in PRIORITIES:
+                return (
+                    "EVALSHA", SCRIPT_SHA, "3", *keys_of(agent), CHANNEL, agent, CONTEXT_UPDATE, self.origin, priority,
+                    self._history, self._rights, self._limits, "", *live, NOT_AFTER,
+                )  # fmt: skip
+            write = write.in_full(self.origin)
+        assert isinstance(write, Write)
+        return _unfit(write) or self._full_command(write)
+
+    def _full_command(self, write: Write) -> Command:
         head = (
             "EVALSHA", SCRIPT_SHA, "3", *keys_of(write.agent),
             CHANNEL, write.agent, write.event, self.origin, write.priority, self._history, self._rights,
         )  # fmt: skip
-        if usual is not None:
-            return (*head, self._limits, "", *usual, NOT_AFTER)
         limits = self._limits if write.floor is None else f"{self._limits}{write.floor}"
         seen = [part for name, text in write.seen.items() for part in (name, *text)]
         full = ("", "a", "", "", self.origin, "") if write.everything else arguments(write.puts)
@@ -217,6 +237,11 @@ class RedisStore:
         return translate(work, self.name)
 
 
+@lru_cache(maxsize=20_000)
+def _is_usual(agent: str) -> bool:
+    return agent != SHARED and is_plain(agent)
+
+
 def _unfit(write: Write) -> str:
     """Why a write cannot even be sent; "" if it can."""
     if write.priority not in PRIORITIES:
@@ -232,10 +257,7 @@ def _unfit(write: Write) -> str:
     return ""
 
 
-def _written(agent: str, answer: Any) -> Written:
-    if isinstance(answer, list) and answer[0] >= 0:
-        version, seconds, micros, flags, touched = answer
-        return Written(int(version), int(seconds) * 1_000_000 + int(micros), _text(flags), int(touched))
+def _not_written(agent: str, answer: Any) -> Written:
     if isinstance(answer, RedisError):
         if of_the_store(answer):
             raise answer

@@ -5,25 +5,11 @@
 
 local hash, meta, history, channel, agent = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local unpack, call, find, format, match, sub = unpack or table.unpack, redis.call, string.find, string.format, string.match, string.sub
-local time = call('TIME')
-local now, stop = time[1] * 1000000 + time[2], #ARGV - 1
-if ARGV[stop + 1] ~= '' and now > tonumber(ARGV[stop + 1]) then return {-4, time[1], time[2]} end
+local time, stop = call('TIME'), #ARGV - 1
+local micros, late = sub('00000' .. time[2], -6), ARGV[stop + 1]
+local digits = time[1] .. micros  -- now, in µs; texts of 16 digits compare as numbers do, and cost less
+if late ~= '' and digits > sub(late, 1, 16) then return {-4, time[1], time[2]} end
 local SPECIAL = '[%z\1-\31"\\]'
-
-local function iso_time(at)
-  local micros = at % 1000000
-  local seconds = (at - micros) / 1000000
-  local rest = seconds % 86400
-  local z = (seconds - rest) / 86400 + 719468
-  local doe = z % 146097
-  local yoe = doe - (doe - doe % 1460) / 1460 + (doe - doe % 36524) / 36524 - (doe - doe % 146096) / 146096
-  yoe = (yoe - yoe % 365) / 365
-  local doy = doe - 365 * yoe - (yoe - yoe % 4) / 4 + (yoe - yoe % 100) / 100
-  local mp = (5 * doy + 2 - (5 * doy + 2) % 153) / 153
-  local days, month, minute = 153 * mp + 2, mp < 10 and mp + 3 or mp - 9, rest % 3600
-  return format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0), month,
-    doy - (days - days % 5) / 5 + 1, (rest - minute) / 3600, (minute - minute % 60) / 60, minute % 60, micros)
-end
 
 local function forbidden()
   return redis.error_reply('NOPERM this user may not publish on ' .. channel .. ' and ' .. channel .. ':*')
@@ -39,34 +25,31 @@ end
 -- The usual write: a few values get new ones, now, in the order in which they stand. It does what is done below, with
 -- hardly a table; nothing is returned, and nothing written, when anything else is asked for or found.
 local function usual()
+  local second = late ~= '' and time[1] - sub(late, 18, 27) or 60
+  if second < 0 or second > 59 then return end
   local origin, fields, marks = ARGV[4], {'context'}, {'version', '=context', '.last_update'}
   for i = 10, stop, 3 do
-    local name, kind = ARGV[i], ARGV[i + 1]
-    if kind == 'x' or name == 'last_update' then return end
-    if kind ~= 'c' then fields[#fields + 1], marks[#marks + 1] = name, '.' .. name end
+    if #ARGV[i + 1] == 1 then fields[#fields + 1], marks[#marks + 1] = ARGV[i], '.' .. ARGV[i] end
   end
   local texts, entries = call('HMGET', hash, unpack(fields)), call('HMGET', meta, unpack(marks))
   local context, mark, last, version = texts[1], entries[2], entries[3], tonumber(entries[1])
-  if not version or not last or sub(last, 17, 19) ~= ' s ' or (tonumber(sub(last, 1, 16)) or now) >= now then
-    return
-  end
-  local digest, digits, iso = redis.sha1hex, format('%.0f', now), iso_time(now)
+  if not version or not last or sub(last, 17, 19) ~= ' s ' or sub(last, 1, 16) >= digits then return end
+  local digest, iso = redis.sha1hex, sub(late, 29) .. (second < 10 and '0' or '') .. second .. '.' .. micros .. 'Z'
   local stamp, tail = digits .. ' c - ' .. origin, ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
-  local to_meta, to_hash, size = {}, {'last_update', iso}, 0
-  local flags, data, said, pieces, from, plain = '', '', {''}, {}, 1, 1
+  local to_meta, to_hash, size, said, pieces, from, plain = {}, {'last_update', iso}, 0, {''}, {}, 1, 1
+  local flags, data, comma, opening = '', '', '', '{"field":"'
   for i = 10, stop, 3 do
     local name, kind, json, old = ARGV[i], ARGV[i + 1], ARGV[i + 2], nil
     to_meta[size + 1], size = '.' .. name, size + 2
-    if kind == 'c' then
+    if #kind > 1 then
       if from == 1 and (not context or sub(digest(context), 1, 16) ~= mark) then return end
-      local key = '"' .. sub(name, 9) .. '":'
-      local _, colon = find(context, '\n' .. key, from, true)
+      local _, colon = find(context, '\n' .. kind, from, true)
       if not colon then return end
       local ends = find(context, '\n', colon, true) - 1
       if ends < #context - 2 then ends = ends - 1 end  -- a comma
       old, to_meta[size] = sub(context, colon + 1, ends), stamp
       pieces[#pieces + 1], pieces[#pieces + 2], from = sub(context, from, colon), json, ends + 1
-      if json ~= old then data = data .. (data == '' and key or ',' .. key) .. json end
+      if json ~= old then data, comma = data .. comma .. kind .. json, ',' end
     else
       plain = plain + 1
       old = texts[plain]
@@ -85,8 +68,8 @@ local function usual()
       flags = flags .. 's'
     else
       flags = flags .. 'w'
-      said[#said + 1] = (said[2] and ',{"field":"' or '{"field":"') .. name .. '","op":"update","old":' .. old
-        .. ',"new":' .. json .. tail
+      said[#said + 1] = opening .. name .. '","op":"update","old":' .. old .. ',"new":' .. json .. tail
+      opening = ',{"field":"'
     end
   end
   if not said[2] then return end
@@ -96,7 +79,7 @@ local function usual()
     to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', context
     to_meta[size + 1], to_meta[size + 2], size = '=context', sub(digest(context), 1, 16), size + 2
   end
-  local number = format('%.0f', version + 1)
+  local number = format('%d', version + 1)
   to_meta[size + 1], to_meta[size + 2], to_meta[size + 3] = 'version', number, '.last_update'
   to_meta[size + 4] = digits .. ' s - ' .. origin
   said[1] = '{"agent":"' .. agent .. '","event":"' .. ARGV[3] .. '","timestamp":"' .. iso .. '","data":{' .. data

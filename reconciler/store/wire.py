@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -19,14 +21,15 @@ from hiredis import Reader, pack_command
 from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError, InvalidResponse, NoScriptError, RedisError, ResponseError
 
+from ..stamp import format_time
 from .cluster import Command, exchange_with_cluster, primaries, refresh
 
 Client = redis.Redis | redis.RedisCluster
 __all__ = ["Client", "Command", "Wire"]
 _MORE = object()
 NOT_AFTER: Final = b"the moment at which its caller will have given up"
-"""As the last word of a command: that moment takes its place, in µs of the server's clock, or "" if the caller waits
-for ever. The script that takes it answers with the server's time in its second and third part, and does nothing when
+"""As the last word of a command: that moment takes its place, by the server's clock, or "" if the caller waits for
+ever. The script that takes it answers with the server's time in its second and third part, and does nothing when
 it is past: a server that hung has the commands of callers who went elsewhere still before it.
 """
 _pack = cast(Callable[[Command], bytes], pack_command)  # its own types know one argument only
@@ -56,18 +59,15 @@ class Wire:
             return exchange_with_cluster(cast(redis.RedisCluster, self.client), commands, self._with_node)
         line = self._take()
         try:
-            if commands[0][-1] is NOT_AFTER or any(command[-1] is NOT_AFTER for command in commands):
-                answers = _in_time(line, commands)
-            else:
-                answers = line.exchange(b"".join([_pack(command) for command in commands]), len(commands))
+            answers = line.ask(commands)
         except BaseException:  # a timeout or Ctrl-C too: the rest of the answers is still on its way
             line.connection.disconnect()
             self._pool.release(line.connection)
             raise
-        if self._plain and type(line) is _Line and self._pid == os.getpid():
-            self._lines.append(line)
-        else:
+        if type(line) is not _Line:
             self._pool.release(line.connection)
+        elif self._pid == os.getpid():
+            self._lines.append(line)
         return answers
 
     def _with_node(self, client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -97,11 +97,11 @@ class Wire:
     def run_script(self, script: str, commands: Sequence[Command]) -> list[Any]:
         """As `exchange`, for EVALSHA of one script; a server that does not know it is taught, and asked again."""
         answers = self.exchange(commands)
-        missing = _unknown(answers)
-        if missing:
-            for server in self._servers():
-                server.script_load(script)
-            self._again(commands, answers, missing)
+        if NoScriptError not in map(type, answers):
+            return answers
+        for server in self._servers():
+            server.script_load(script)
+        self._again(commands, answers, _unknown(answers))
         missing = _unknown(answers)
         if missing:  # a slot moved meanwhile, to a node that was not known: the script goes with the command
             whole = [(_WITH_ITS_TEXT[str(name)], script, *rest) for name, _, *rest in commands]
@@ -129,47 +129,88 @@ def _unknown(answers: Sequence[Any]) -> list[int]:
     return [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
 
 
-def _in_time(line: _Line | _Slow, commands: Sequence[Command]) -> list[Any]:
-    """As `line.exchange`, with the moment in its place.
+class _Asker(ABC):
+    """A connection that knows the server's clock.
 
-    The server's clock is taken to be where it was when its last answer arrived, which is a little behind: a write may
-    be refused while its caller still waits, and is never made when he does not.
+    The clock is taken to be where it was when an answer told it, which is a little behind: a write may be refused
+    while its caller still waits, and is never made when he does not.
     """
-    wait, moment = getattr(line.connection, "socket_timeout", None), ""
-    if wait is not None:
-        if line.clock is None:
-            line.clock = _ahead(line.exchange(_pack(("TIME",)), 1)[0])
-        moment = str(_now() + line.clock + int(wait * 1_000_000))
-    packed = [_pack((*command[:-1], moment) if command[-1] is NOT_AFTER else command) for command in commands]
-    answers = line.exchange(b"".join(packed), len(commands))
-    last = answers[-1]
-    if isinstance(last, list) and len(last) > 2:
-        line.clock = _ahead(last[1:3])
-    return answers
-
-
-def _now() -> int:
-    return time.monotonic_ns() // 1000
-
-
-def _ahead(answer: Any) -> int:
-    """How far the server's clock is ahead of ours, in µs, by its time in an answer that arrived just now."""
-    if isinstance(answer, RedisError):
-        raise answer
-    seconds, micros = answer
-    return int(seconds) * 1_000_000 + int(micros) - _now()
-
-
-class _Line:
-    """A connection that stays out of the pool, and is read without the client: both cost more than a write."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.clock: int | None = None
+        wait = getattr(connection, "socket_timeout", None)
+        self._wait = 0 if wait is None else int(wait * 1_000_000)
+        self._ahead = self._told = 0
+        """How far the server's clock is ahead of ours, and when it said so (0 for never), in µs."""
+        self._minute, self._begins = 0, ""
+
+    @abstractmethod
+    def exchange(self, packed: bytes, count: int) -> list[Any]:
+        """Send, and read so many answers."""
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The answer to each command; those that end with NOT_AFTER are given that moment."""
+        for command in commands:
+            if command[-1] is NOT_AFTER:
+                break
+        else:
+            return self._send(commands, "")
+        if not self._wait:
+            return self._send(commands, "")
+        begun = time.monotonic_ns() // 1000
+        if not self._told:
+            self._hear(_whole(self._send([("TIME",)], "")[0]))
+        answers = self._send(commands, self._moment(begun))
+        last = answers[-1]
+        if type(last) is list and len(last) > 2:
+            if last[0] == -4 and time.monotonic_ns() // 1000 - begun < self._wait // 2:
+                self._ask_again(commands, answers, begun)
+            elif begun - self._told > 100_000:
+                self._hear(last[1:3])
+        return answers
+
+    def _ask_again(self, commands: Sequence[Command], answers: list[Any], begun: int) -> None:
+        """Nobody hung, and yet it was too late: one of the clocks was set, or this machine slept."""
+        self._hear(answers[-1][1:3])
+        late = [index for index, answer in enumerate(answers) if type(answer) is list and answer[0] == -4]
+        again = self._send([commands[index] for index in late], self._moment(begun))
+        for index, answer in zip(late, again, strict=True):
+            answers[index] = answer
+
+    def _moment(self, begun: int) -> str:
+        """The moment, and the minute of the server's clock as the script takes it."""
+        now = begun + self._ahead
+        if not 0 <= now - self._minute < 60_000_000:
+            self._minute = now - now % 60_000_000
+            self._begins = f" {self._minute // 1_000_000} {format_time(self._minute)[:17]}"
+        return f"{now + self._wait}{self._begins}"
+
+    def _send(self, commands: Sequence[Command], moment: str) -> list[Any]:
+        packed = [_pack((*command[:-1], moment) if command[-1] is NOT_AFTER else command) for command in commands]
+        return self.exchange(b"".join(packed), len(commands))
+
+    def _hear(self, answer: Sequence[Any]) -> None:
+        """The server's time in an answer that arrived just now."""
+        self._told = time.monotonic_ns() // 1000
+        self._ahead = int(answer[0]) * 1_000_000 + int(answer[1]) - self._told
+
+
+def _whole(answer: Any) -> Any:
+    if isinstance(answer, RedisError):
+        raise answer
+    return answer
+
+
+class _Line(_Asker):
+    """A connection that stays out of the pool, and is read without the client: both cost more than a write."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
         self._socket: socket.socket = connection._sock
         self._reader = Reader(protocolError=InvalidResponse, replyError=BaseParser.parse_error, notEnoughData=_MORE)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+        _wait_in_the_kernel(self._socket)
 
     def quiet(self) -> bool:
         """Whether it lies as it was left: one that can be read was closed by the server, or is out of step."""
@@ -177,34 +218,43 @@ class _Line:
 
     def exchange(self, packed: bytes, count: int) -> list[Any]:
         answers: list[Any] = []
-        gets, receive = self._reader.gets, self._socket.recv
+        gets = self._reader.gets
         try:
             self._socket.sendall(packed)
-            while True:
-                answer = gets()
-                if answer is _MORE:
-                    data = receive(65_536)
-                    if not data:
-                        raise ConnectionError("Connection closed by server")
-                    self._reader.feed(data)
-                elif isinstance(answer, ConnectionError):  # of the connection, not of a command: LOADING, NOAUTH
-                    raise answer
-                else:
+            while len(answers) < count:
+                data = self._socket.recv(65_536)
+                if not data:
+                    raise ConnectionError("Connection closed by server")
+                self._reader.feed(data)
+                while (answer := gets()) is not _MORE:
+                    if isinstance(answer, ConnectionError):  # of the connection, not of a command: LOADING, NOAUTH
+                        raise answer
                     answers.append(answer)
-                    if len(answers) == count:
-                        return answers
-        except TimeoutError:
+            if len(answers) > count:
+                raise ConnectionError("The server answered more than it was asked")
+            return answers
+        except (TimeoutError, BlockingIOError):
             raise redis.TimeoutError("Timeout reading from the server") from None
         except OSError as error:
             raise ConnectionError(str(error)) from None
 
 
-class _Slow:
+def _wait_in_the_kernel(sock: socket.socket) -> None:
+    """The same timeout without Python's poll() before each sending and receiving, which cost as much as the call."""
+    timeout = sock.gettimeout()
+    if timeout:
+        seconds, micros = divmod(round(timeout * 1_000_000), 1_000_000)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", seconds, micros))
+        sock.settimeout(None)
+
+
+class _Slow(_Asker):
     """A connection of any other kind, through the client."""
 
     def __init__(self, connection: Any) -> None:
-        self.connection, self.socket = connection, getattr(connection, "_sock", None)
-        self.clock: int | None = None
+        super().__init__(connection)
+        self.socket = getattr(connection, "_sock", None)
 
     def exchange(self, packed: bytes, count: int) -> list[Any]:
         self.connection.send_packed_command([packed])

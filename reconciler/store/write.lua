@@ -10,9 +10,10 @@
 --         and for `context` the same content framed
 --       then the changes, 6 each: field, kind, text, at ("" for now), by, old as JSON ("" for what is there)
 --       `old` is given where the text has been read (adoption): then only a text that is still foreign is taken
---       or, with 9 "" (live, by the origin, no floor, no name that JSON escapes, no raw newline): the changes, 3 each:
---         field, kind, text
---       last: not after this moment (µs of this server's clock), "" for whenever: the caller has given up then
+--       or, with 9 "" (live, by the origin, no floor, no last_update, nothing deleted, no name that JSON escapes, no raw
+--         newline in a value): the changes, 3 each: field, kind or what a context member begins with, text
+--       last: not after this moment (µs of this server's clock), when the caller will have given up; a blank, a minute
+--         that is near (s since 1970), a blank, and how its ISO 8601 begins; "" for whenever
 -- kinds s plain text · j JSON text kept as plain text · c context member · x tombstone · a tombstones for every
 --       field (the only one then) · f forget the stamp of a field that is not there
 --
@@ -32,7 +33,7 @@
 -- check of the channels or by the first write, before anything is changed or said.
 --
 -- usual.lua stands before this, in the same script. Its are: hash meta history channel agent, the functions of Lua by
--- their short names, time now stop SPECIAL, iso_time forbidden publish usual.
+-- their short names, time stop SPECIAL, forbidden publish usual.
 
 if ARGV[9] == '' then
   local answer = ARGV[7] == '1' and stop < 100 and usual()
@@ -41,10 +42,26 @@ if ARGV[9] == '' then
   for i = (stop - 15) / 6, 0, -1 do
     local short, full = 10 + 3 * i, 10 + 6 * i
     ARGV[full], ARGV[full + 1], ARGV[full + 2], ARGV[full + 3], ARGV[full + 4], ARGV[full + 5] =
-      ARGV[short], ARGV[short + 1], ARGV[short + 2], '', ARGV[4], ''
+      ARGV[short], #ARGV[short + 1] > 1 and 'c' or ARGV[short + 1], ARGV[short + 2], '', ARGV[4], ''
   end
   ARGV[9] = '0'
 end
+local function iso_time(at)
+  local micros = at % 1000000
+  local seconds = (at - micros) / 1000000
+  local rest = seconds % 86400
+  local z = (seconds - rest) / 86400 + 719468
+  local doe = z % 146097
+  local yoe = doe - (doe - doe % 1460) / 1460 + (doe - doe % 36524) / 36524 - (doe - doe % 146096) / 146096
+  yoe = (yoe - yoe % 365) / 365
+  local doy = doe - 365 * yoe - (yoe - yoe % 4) / 4 + (yoe - yoe % 100) / 100
+  local mp = (5 * doy + 2 - (5 * doy + 2) % 153) / 153
+  local days, month, minute = 153 * mp + 2, mp < 10 and mp + 3 or mp - 9, rest % 3600
+  return format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0), month,
+    doy - (days - days % 5) / 5 + 1, (rest - minute) / 3600, (minute - minute % 60) / 60, minute % 60, micros)
+end
+
+local now = time[1] * 1000000 + time[2]
 local max_skew, keep, floor = match(ARGV[8], '^(%d+) (%d+) (%d*)$')
 
 local ESCAPES

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from reconciler.errors import StoreError
+from reconciler.stamp import format_time
 from reconciler.state import encode
-from reconciler.store import Put, Write
-from reconciler.store.layout import keys_of, usual_arguments
+from reconciler.store import Now, Put, Write
+from reconciler.store.layout import keys_of
 from reconciler.store.redis_store import SCRIPT, SCRIPT_SHA, RedisStore
 from tests.contract.kit import T
 from tests.servers import Memory, Server
@@ -24,6 +24,8 @@ VALUES = [*map(encode, ["x", "", "é😀", 'a "b"', "1", 1, 10.0, None, True, []
 SIMPLE = [*map(encode, ["x", "é😀", 1, True, {"a": 1}])]
 CLOCK, TAKEN = "memory:test:clock", "memory:test:taken"
 _TIME, _END = "call('TIME')", "return publish(event) or {version + 1"
+EXPECTED = [*[0] * 9, -30_000_000, 90_000_000, -86_400_000_000]
+"""How far callers are from the minute in which their write arrives, in µs."""
 RIGHTS = 12
 """Where a command says that the short way may be tried."""
 
@@ -51,19 +53,22 @@ class Pair:
         for client in self.clients:
             client.execute_command(*words)
 
-    def write(self, write: Write, now: int) -> None:
+    def write(self, write: Write | Now, now: int, *, expected: int = 0) -> None:
+        """`expected`: the time in whose minute the caller believes that this will be; it may be wrong."""
         self.each("HSET", CLOCK, "s", now // 1_000_000, "us", now % 1_000_000)
-        command = self.store._command(write, usual_arguments(write, ME))
+        command = self.store._command(write)
         assert command[:2] == ("EVALSHA", SCRIPT_SHA)
         assert command[RIGHTS] == "1"
+        minute = expected - expected % 60_000_000
+        moment = f"{now + 1} {minute // 1_000_000} {format_time(minute)[:17]}" if expected else ""
         answers = []
-        for client, rights in zip(self.clients, ("1", ""), strict=True):
-            words = [*command[2:RIGHTS], rights, *command[RIGHTS + 1 : -1], ""]
+        for client, rights, last in zip(self.clients, ("1", ""), (moment, ""), strict=True):
+            words = [*command[2:RIGHTS], rights, *command[RIGHTS + 1 : -1], last]
             answers.append(client.execute_command("EVAL", self.script, *words))
         assert answers[0] == answers[1], (write, answers, SEED)
         self.compare(write)
 
-    def compare(self, write: Write) -> None:
+    def compare(self, write: Write | Now) -> None:
         keys = keys_of(write.agent)
         short, long = (
             (client.hgetall(keys.hash), client.hgetall(keys.sidecar), client.xrange(keys.history))
@@ -72,12 +77,14 @@ class Pair:
         assert short == long, (write, SEED)
 
 
-def random_write(dice: random.Random, now: int) -> Write:
+def random_write(dice: random.Random, now: int) -> Write | Now:
     """Mostly live writes by the origin of some fields in their order; sometimes anything."""
     names = dice.sample(NAMES, dice.randint(1, 4))
     if dice.random() < 0.8:
         names.sort(key=NAMES.index)
-    usual = dice.random() < 0.85
+    if dice.random() < 0.9:
+        return Now("mary", {name: dice.choice(SIMPLE if dice.random() < 0.9 else VALUES) for name in names})
+    usual = dice.random() < 0.3
     at, by = (None, ME) if usual else (now - dice.randrange(-5, 5), "b")
     puts = [Put(name, dice.choice(SIMPLE if dice.random() < 0.8 else VALUES), at, by) for name in names]
     if dice.random() < 0.05:
@@ -99,7 +106,7 @@ def test_the_short_way_does_what_the_long_one_does(real: Memory) -> None:
             now += dice.choice([1, 1_000, 1_000_000, 86_400_000_000, -3])
             if dice.random() < 0.04:
                 pair.each("HSET", keys_of("mary").hash, dice.choice(["status", "context"]), '{"raw":1}')
-            pair.write(random_write(dice, now), now)
+            pair.write(random_write(dice, now), now, expected=now + dice.choice(EXPECTED))
             steps += 1
     taken = int(real.redis.get(TAKEN) or 0)
     assert taken > steps / 8, (taken, steps)
@@ -114,8 +121,8 @@ def test_a_right_that_was_taken_away_is_said(launch: Callable[..., Server]) -> N
     with server.client() as admin, server.client(username="agent", password="x", socket_timeout=1.0) as client:
         admin.execute_command("ACL", "SETUSER", "agent", "on", ">x", "~memory:*", "&memory:*", "+@all")
         store = RedisStore(client, ME)
-        writes = [Write("mary", (Put("context.n", str(number), None, ME),), floor=None) for number in range(5)]
-        assert store.write([replace(writes[0], floor=0)])[0].won
+        writes = [Now("mary", {"context.n": str(number)}) for number in range(5)]
+        assert store.write([writes[0].in_full(ME, 0)])[0].won
         assert store.write(writes[1:2])[0].version == 2
         admin.execute_command("ACL", "SETUSER", "agent", "resetchannels")
         for write in writes[2:4]:

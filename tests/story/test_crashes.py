@@ -17,7 +17,7 @@ from reconciler import files
 from reconciler.base import Base
 from reconciler.controller import reconcile
 from reconciler.stamp import format_time
-from reconciler.store import Write, Written
+from reconciler.store import Now, Write, Written
 from reconciler.store.redis_store import RedisStore
 from reconciler.workspace import Workspace, open_workspace, read_settings
 from tests.story.desk import Desk
@@ -40,7 +40,7 @@ class DyingStore(RedisStore):
     point = ""
     writes = 0
 
-    def write(self, writes: Sequence[Write]) -> list[Written]:
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         die_at(self.point, "after it is remembered", self.writes == 0)
         answers = super().write(writes)
         self.writes += 1
@@ -162,7 +162,7 @@ def test_an_edit_saved_while_redis_is_written_is_not_overwritten(torn: Desk) -> 
     class Busy(RedisStore):
         done = False
 
-        def write(self, writes: Sequence[Write]) -> list[Written]:
+        def write(self, writes: Sequence[Write | Now]) -> list[Written]:
             if not self.done:
                 torn.set("cls", status="in between")
             self.done = True
