@@ -77,6 +77,19 @@ def without_password(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}?{query}".removesuffix("?")
 
 
+def take_password(url: str) -> tuple[str, str | None]:
+    """The same address, user and all, without the server's password; and that password. A sentinel's own stays."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    name, _, secret = user.partition(":")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    secret = dict(pairs).get("password", unquote(secret))
+    if not secret:
+        return url, None
+    query = urlencode([pair for pair in pairs if pair[0] != "password"])
+    return f"{parts.scheme}://{name}{at * bool(name)}{place}{parts.path}?{query}".removesuffix("?"), secret
+
+
 def public_name(url: str) -> str:
     """A URL as it may be shown: without user, password and query, also where they are not well written."""
     scheme, rest = url.split("://", 1) if "://" in url else ("redis", url)

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from .errors import UsageError
 from .events import Event
 from .follow import Since
 from .hub import Callback, SyncResult, UnifiedMemoryHub, WriteResult
@@ -32,7 +33,8 @@ class AsyncSubscription(AsyncIterator[Event]):
     one's. It may be closed at any time, and has a thread of its own.
     """
 
-    def __init__(self, open_it: Callable[[], Subscription]) -> None:
+    def __init__(self, open_it: Callable[[], Subscription], ended: Callable[[AsyncSubscription], object]) -> None:
+        self._ended = ended
         self._executor = ThreadPoolExecutor(1, "events")
         self._opening = self._executor.submit(open_it)
         self._next: Future[Event | None] | None = None
@@ -76,6 +78,7 @@ class AsyncSubscription(AsyncIterator[Event]):
         if not self._opening.cancel() and self._opening.exception() is None:
             self._opening.result().close()
         self._executor.shutdown()
+        self._ended(self)
 
 
 class AsyncUnifiedMemoryHub:
@@ -101,7 +104,8 @@ class AsyncUnifiedMemoryHub:
         self._make = partial(UnifiedMemoryHub, root, redis, settings=settings, warn=warn, reading=reading)
         self._executor = ThreadPoolExecutor(_THREADS, "hub")
         self._opening: Future[UnifiedMemoryHub] | None = None
-        self._subscriptions: list[AsyncSubscription] = []
+        self._subscriptions: set[AsyncSubscription] = set()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         await asyncio.shield(asyncio.wrap_future(self._open()))
@@ -111,8 +115,9 @@ class AsyncUnifiedMemoryHub:
         await self.close()
 
     async def close(self) -> None:
-        """Let what is being done be done, then close."""
-        for subscription in self._subscriptions:
+        """Let what is being done be done, then close; every further call raises UsageError."""
+        self._closed = True
+        for subscription in list(self._subscriptions):
             await subscription.close()
         await asyncio.to_thread(self._end)
 
@@ -173,11 +178,15 @@ class AsyncUnifiedMemoryHub:
     ) -> AsyncSubscription:
         """Not awaited itself; `async for` over what it gives. A callback is called in a thread."""
         opening = self._open()
-        subscription = AsyncSubscription(lambda: opening.result().subscribe_updates(agents, events, since, callback))
-        self._subscriptions.append(subscription)
+        subscription = AsyncSubscription(
+            lambda: opening.result().subscribe_updates(agents, events, since, callback), self._subscriptions.discard
+        )
+        self._subscriptions.add(subscription)
         return subscription
 
     def _open(self) -> Future[UnifiedMemoryHub]:
+        if self._closed:
+            raise UsageError("this hub is closed", hint="open another one")
         if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
             self._opening = self._executor.submit(self._make)
         return self._opening
@@ -186,7 +195,7 @@ class AsyncUnifiedMemoryHub:
         opening = self._open()
         if not opening.done():
             await asyncio.shield(asyncio.wrap_future(opening))
-        hub = opening.result()
+        hub = self._open().result()  # it may have been closed meanwhile
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, hub)
 
     def _end(self) -> None:

@@ -6,21 +6,23 @@ The order is what makes a crash harmless: base knows a write before it is made (
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from . import files
 from .base import Conflict, Memory, part
-from .edits import FILE, UNSEEN, Version, undo_of
+from .conflicts import find_conflicts, find_late
+from .edits import FILE, UNSEEN, Key, Version, undo_of
 from .errors import InputError
 from .plan import Change
 from .settings import Settings
 from .sources import context_file, desired
 from .sources.manifests import Known
 from .sources.pieces import Draft
+from .spool import Drop, Spool
 from .stamp import format_time
-from .state import Field, State, encode
+from .state import QUIET, Field, State, encode
 from .store import Live, LiveAgent, Put, Write, Written
 from .store.layout import restoring
 from .view import View
@@ -66,9 +68,11 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, Rewrite | None]:
         epoch=view.live.epoch or before.epoch,
         empty=False,
         names=before.names,
+        unlearnt=_unlearnt(view),
     )
+    conflicts = find_conflicts(workspace, view)
+    after = replace(after, untold=before.untold or bool(conflicts))
     if _differs(before, after) or versions:
-        conflicts = _conflicts(view)
         files.private_folder(workspace.settings.folder)
         workspace.base.save(before, after, now=view.now, new_versions=versions, conflicts=conflicts)
     workspace.sources.settle()
@@ -98,6 +102,22 @@ def _keep(view: View, settings: Settings) -> State:
     return {agent: fields for agent, fields in kept.items() if fields}
 
 
+def _unlearnt(view: View) -> dict[Key, Field | None]:
+    """The fields that Redis does not know as base does now, written while it is away, withheld from it, or about to be
+    written, and what it knew."""
+    before = view.memory
+    if view.live.up:
+        withheld = {(held.agent, held.field) for held in view.plan.withheld}
+        return {key: was for key, was in before.unlearnt.items() if key in withheld} | _missed(view)
+    written = dict(before.unlearnt)
+    for agent, fields in view.merged.items():
+        known = before.merged.get(agent, {})
+        for name, value in fields.items():
+            if name not in QUIET and known.get(name) != value:
+                written.setdefault((agent, name), known.get(name))
+    return written
+
+
 def _oldest(view: View, settings: Settings) -> float:
     return view.now - settings.tombstones.total_seconds() * 1_000_000
 
@@ -122,22 +142,13 @@ def _differs(before: Memory, after: Memory) -> bool:
     )
 
 
-def _conflicts(view: View) -> list[Conflict]:
-    """Values that lose to a write which had not seen them, so that nothing is overwritten without a trace."""
-    found = []
-    for change in view.plan.changes:
-        lost = change.beaten
-        if lost is None or lost.text is None or lost.at == 0 or change.quiet:
-            continue
-        if view.memory.merged.get(change.agent, {}).get(change.field) != lost:
-            found.append(Conflict(change.agent, change.field, lost, Field(change.new, change.at, change.by)))
-    return found
+def write_live(workspace: Workspace, view: View, memory: Memory) -> tuple[dict[str, Written], list[Conflict]]:
+    """Adopt raw writes, then write what Redis must learn; what came of it, by agent, and the drops that came too late.
 
-
-def write_live(workspace: Workspace, view: View, memory: Memory) -> dict[str, Written]:
-    """Adopt raw writes, then write what Redis must learn; what came of it, by agent."""
+    Raises StoreAway.
+    """
     if not view.live.up:
-        return {}
+        return {}, []
     store, oldest = workspace.store, _oldest(view, workspace.settings)
     adoptions = [
         Write(agent, found.raw + expired, floor=memory.versions.get(agent, 0), seen=found.seen)
@@ -145,18 +156,82 @@ def write_live(workspace: Workspace, view: View, memory: Memory) -> dict[str, Wr
         if (expired := _expired(found, oldest)) or found.raw or found.foreign
     ]
     answers = dict(zip((write.agent for write in adoptions), store.write(adoptions), strict=True))
+    late = _write_drops(workspace, view, memory, answers)
     writes = [
         _write(agent, fields, view.live.agents.get(agent, LiveAgent()), memory.versions.get(agent, 0))
         for agent, fields in sorted(view.plan.towards("redis").items())
         if not answers.get(agent, Written()).refused
     ]
-    return answers | dict(zip((write.agent for write in writes), store.write(writes), strict=True))
+    return answers | dict(zip((write.agent for write in writes), store.write(writes), strict=True)), late
+
+
+def _write_drops(workspace: Workspace, view: View, memory: Memory, answers: dict[str, Written]) -> list[Conflict]:
+    """Write each drop by itself, in order: each is a version, an event, an entry of the history. What came of it goes
+    into `answers`; what Redis took, the spool hears. What lost to something newer is given back."""
+    spool, live, late = workspace.spool, view.live, list[Conflict]()
+    if spool is None:
+        return late
+    waiting = view.waiting.state
+    agents = waiting.keys() & view.merged.keys()
+    agents -= {held.agent for held in view.plan.withheld
+               if held.direction == "redis" and held.field in waiting.get(held.agent, {})}  # fmt: skip
+    agents -= {agent for agent, answer in answers.items() if answer.refused}
+    latest = live.now + int(workspace.settings.max_skew.total_seconds() * 1_000_000)
+    spool.redate(agents, latest, live.now)
+    workspace.store.write(list(_refills(spool, view, memory, agents)))
+    alive = {(agent, name) for agent in agents & live.agents.keys()
+             for name, value in live.agents[agent].fields.items() if value.text is not None}  # fmt: skip
+    for some in spool.parts(agents):
+        drops = [drop for drop in some if not answers.get(drop.agent, Written()).refused]
+        floors = memory.versions
+        writes = [Write(drop.agent, _drop_puts(drop, alive), floor=floors.get(drop.agent, 0)) for drop in drops]
+        given = workspace.store.write(writes)
+        late += find_late(workspace, view, zip(writes, given, strict=True))
+        for drop, answer in zip(drops, given, strict=True):
+            if not answers.get(drop.agent, Written()).refused:
+                answers[drop.agent] = answer._replace(flags="")  # what lost is in the ledger, not moving
+        spool.took(drop for drop in drops if not answers[drop.agent].refused)
+    return late
+
+
+def _refills(spool: Spool, view: View, memory: Memory, agents: Iterable[str]) -> Iterator[Write]:
+    """What these agents were before their drops, where somebody removed their hash."""
+    changes = view.plan.towards("redis")
+    for agent in agents:
+        found = view.live.agents.get(agent, LiveAgent())
+        if found.gone:
+            before = {name: change for name, change in changes.get(agent, {}).items() if not spool.holds(change)}
+            yield _write(agent, before, found, memory.versions.get(agent, 0))
+
+
+def _drop_puts(drop: Drop, alive: set[Key]) -> tuple[Put, ...]:
+    """What a drop writes; it deletes only what is there (`alive`, which it adds to)."""
+    puts = tuple(
+        Put(name, value.text, value.at, value.by)
+        for name, value in drop.fields.items()
+        if value.text is not None or (drop.agent, name) in alive
+    )
+    alive.update((drop.agent, put.field) for put in puts)
+    return puts
 
 
 def _write(agent: str, changes: Mapping[str, Change], live: LiveAgent, floor: int) -> Write:
     puts = tuple(Put(change.field, change.new, change.at, change.by) for change in changes.values())
     seen = live.seen if live.gone else {}
     return Write(agent, restoring(live, puts), floor=floor, seen=seen)
+
+
+def _missed(view: View, written: Mapping[str, Written] | None = None) -> dict[Key, Field | None]:
+    """What Redis did not take: refused, or somebody wrote something newer since it was looked at; without `written`,
+    everything. And what it held."""
+    missed: dict[Key, Field | None] = {}
+    for agent, changes in view.plan.towards("redis").items():
+        answer = Written(refused="away") if written is None else written.get(agent, Written())
+        if answer.refused or "o" in answer.flags.lower():
+            flags = "o" * len(changes) if answer.refused else answer.flags.lower()
+            missed |= {(agent, change.field): change.beaten
+                       for change, flag in zip(changes.values(), flags, strict=False) if flag == "o"}  # fmt: skip
+    return missed
 
 
 def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Rewrite | None) -> bool:
@@ -194,15 +269,37 @@ def _take_displaced(workspace: Workspace, done: files.Replaced, memory: Memory) 
     workspace.base.append_journal(found.edits.state)
 
 
-def remember_written(workspace: Workspace, view: View, memory: Memory, written: Mapping[str, Written]) -> Memory:
-    """Note the versions that Redis gave, so that a refilled server goes on counting."""
+def collect(workspace: Workspace) -> None:
+    """Bring what lies in the inbox into the spool, where the round finds it."""
+    inbox, spool = workspace.inbox, workspace.spool
+    if inbox is not None and spool is not None:
+        now = workspace.clock()
+        post = inbox.look(lambda: workspace.base.load().merged.keys(), now)
+        spool.tell((*post.problems, *inbox.deliver(post, now)), more=post.more)
+
+
+def settle(workspace: Workspace, view: View) -> None:
+    """The drops that Redis took are removed: base has them since before, and the file by now."""
+    if workspace.spool is not None:
+        clashing = view.waiting.agents - view.merged.keys()
+        workspace.spool.reject(clashing, "the agent differs from a known one only in its letters' case")
+        workspace.spool.settle(view.waiting)
+
+
+def remember_written(
+    workspace: Workspace, view: View, memory: Memory, written: Mapping[str, Written], late: Sequence[Conflict]
+) -> Memory:
+    """Note the versions that Redis gave, so that a refilled server goes on counting, and what it did not take."""
     versions = dict(memory.versions)
     for agent, answer in written.items():
         versions[agent] = max(versions.get(agent, 0), answer.version)
     epoch = view.live.epoch
     if view.live.up and not epoch:
         epoch = workspace.store.start_epoch(uuid.uuid4().hex)
-    after = replace(memory, versions=versions, epoch=epoch or memory.epoch)
-    if after != memory:
-        workspace.base.save(memory, after, now=view.now)
+    asked = _missed(view)
+    unlearnt = {key: was for key, was in memory.unlearnt.items() if key not in asked} | _missed(view, written)
+    after = replace(memory, versions=versions, epoch=epoch or memory.epoch, unlearnt=unlearnt)
+    after = replace(after, untold=memory.untold or bool(late))
+    if after != memory or late:
+        workspace.base.save(memory, after, now=view.now, conflicts=late)
     return after

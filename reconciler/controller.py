@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from . import files
-from .apply import remember, remember_written, write_file, write_live
+from .apply import collect, remember, remember_written, settle, write_file, write_live
 from .base import Memory
+from .conflicts import tell_conflicts
 from .errors import Problem, Refused, StoreAway
 from .plan import Limit, Plan, deleted_agents, guard, what_moved
 from .settings import Settings
@@ -37,7 +38,8 @@ class Round:
 
     `merged` holds the agents it was about (`names`, None for all). `again`: the agents that the next round must
     look at: left alone because somebody is writing, refused, or moving faster than the round. `found`: what is
-    wrong with agents rather than with sources; a round about other agents does not find it again.
+    wrong with agents rather than with sources; a round about other agents does not find it again. `more`: there are
+    drops that this round has left for the next one.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Round:
     names: frozenset[str] | None = None
     again: frozenset[str] = frozenset()
     found: tuple[Problem, ...] = ()
+    more: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -62,6 +65,8 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
     first one, which is what a person sees; later attempts only add what happened meanwhile.
     """
     first: Plan | None = None
+    if not options.dry:
+        collect(workspace)
     for _ in range(ATTEMPTS):
         view = look(workspace, options, scope)
         first = first or view.plan
@@ -69,13 +74,16 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
             return Round(first, view.merged)
         check_guards(workspace, view, options)
         memory, rewrite = remember(workspace, view)
-        written = write_live(workspace, view, memory)
+        written, late = write_live(workspace, view, memory)
         moved = write_file(workspace, view, memory, rewrite)
-        memory = remember_written(workspace, view, memory, written)
+        memory = remember_written(workspace, view, memory, written, late)
         options, scope = replace(options, reviewed=None), replace(scope, agents=memory.names)
         unsettled = {agent for agent, answer in written.items() if answer.foreign or "o" in answer.flags.lower()}
         if not moved and not unsettled:
             break
+    settle(workspace, view)
+    if memory.untold and view.live.up:
+        tell_conflicts(workspace)
     return _done(view, replace(first or view.plan, problems=view.plan.problems, withheld=view.plan.withheld),
                  memory, written, frozenset(unsettled if not moved else view.merged))  # fmt: skip
 
@@ -85,11 +93,21 @@ def _done(view: View, plan: Plan, memory: Memory, written: Mapping[str, Written]
     again = view.resting | unsettled | refused.keys()
     found = tuple(problem for problem in view.plan.problems if problem not in view.desired.problems)
     lines = tuple(f"{agent}: {why}" for agent, why in refused.items())
-    return Round(plan, memory.merged, lines, memory.names, again, found)
+    return Round(plan, memory.merged, lines, memory.names, again, found, view.waiting.more)
 
 
 def reconcile_or_away(workspace: Workspace, options: Options = Options(), scope: Scope = ALL) -> Round:
-    """One round; when Redis goes away in the middle of it, the rest of it on files."""
+    """One round, and on while the spool holds more than one takes in; on files from where Redis goes away."""
+    done = _round_or_away(workspace, options, scope)
+    while done.more and not options.dry:
+        rest = _round_or_away(workspace, replace(options, reviewed=None), Scope(frozenset(), frozenset()))
+        plan = replace(done.plan, problems=(*done.plan.problems, *rest.plan.problems), redis_up=rest.plan.redis_up)
+        merged = {**done.merged, **rest.merged}
+        done = replace(done, plan=plan, merged=merged, refused=(*done.refused, *rest.refused), more=rest.more)
+    return done
+
+
+def _round_or_away(workspace: Workspace, options: Options, scope: Scope) -> Round:
     try:
         return reconcile(workspace, options, scope)
     except StoreAway as reason:

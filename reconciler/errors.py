@@ -38,7 +38,8 @@ class Problem:
     """One thing wrong with one input.
 
     `path` is the field's dotted path inside the input ("" for the whole of it), `agent` the one agent
-    it concerns, if one; `text` the source line the place points at, for the caret line on a terminal.
+    it concerns, if one; `text` the source line the place points at, for the caret line on a terminal. `once`: what is
+    wrong was moved out of the way, so the next round does not find it.
     An error quarantines what it concerns; a warning was put right in passing.
     """
 
@@ -49,6 +50,7 @@ class Problem:
     agent: str | None = None
     severity: Severity = "error"
     text: str = ""
+    once: bool = False
 
     def __str__(self) -> str:
         where = f"{self.place}: " + (f"{self.path}: " if self.path else "")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -86,11 +87,11 @@ def read(path: Path, limit: int) -> tuple[bytes, Identity] | None:
     raise _unreadable(path, "keeps changing while it is read", "another program is writing it; try again")
 
 
-def replace(path: Path, data: bytes, expected: Identity | None) -> Replaced:
+def replace(path: Path, data: bytes, expected: Identity | None, mode: int | None = None) -> Replaced:
     """Put `data` in the place of the version `expected` (None: of nothing), in one step.
 
-    Safe against a power cut. Mode, owner and extended attributes stay as far as this user may set them. A
-    symlinked file is written through. Raises Moved when another version is there, Refused for a link that
+    Safe against a power cut. Mode (unless one is given), owner and extended attributes stay as far as this user may
+    set them. A symlinked file is written through. Raises Moved when another version is there, Refused for a link that
     leads where it should not, ReconcilerError when it cannot be written; the old file is then untouched.
     """
     with _reported(path):
@@ -98,7 +99,7 @@ def replace(path: Path, data: bytes, expected: Identity | None) -> Replaced:
         old = _stat(target)
         if _identity(old) != expected:
             raise Moved(path)
-        temp, identity = _write_beside(target, data, old)
+        temp, identity = _write_beside(target, data, old, mode)
         try:
             swapped = _swap(temp, target, expected)
         except BaseException:
@@ -110,6 +111,75 @@ def replace(path: Path, data: bytes, expected: Identity | None) -> Replaced:
         if swapped:
             return Replaced(identity, *_what_came_out(temp, target, identity, expected))
     return Replaced(identity)
+
+
+def remove(path: Path, expected: Identity | None) -> None:
+    """Remove the version `expected`. Raises Moved when another one is there."""
+    with _reported(path, "removed"):
+        if identify(path) != expected:
+            raise Moved(path)
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make `path` and what is missing above it; what was made, the outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)][::-1]
+    with _reported(path):
+        for folder in missing:
+            folder.mkdir(exist_ok=True)
+        if not path.is_dir():
+            raise ReconcilerError(f"{path}: is not a folder", hint="move it away; a folder is needed there")
+    return missing
+
+
+def remove_folder(path: Path, *stems: str) -> None:
+    """Remove a folder if nothing is in it but what Python compiled from modules of these names."""
+    with suppress(OSError):
+        for stem in stems:
+            for compiled in path.glob(f"__pycache__/{stem}.*.pyc"):
+                compiled.unlink()
+        with suppress(FileNotFoundError):
+            (path / "__pycache__").rmdir()
+        path.rmdir()
+
+
+def discard(path: Path) -> None:
+    """Remove a file; nothing happens if it is gone."""
+    with _reported(path, "removed"):
+        path.unlink(missing_ok=True)
+
+
+def rename(path: Path, target: Path) -> bool:
+    """Give a file another name, whatever was there; False if it was gone."""
+    with _reported(path, "renamed"):
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def move(path: Path, target: Path) -> Path | None:
+    """Move a file on one file system, never over another one: where `target` is taken, to `target` with a number.
+
+    Where it is now; None if it was gone. The folder of `target` must exist.
+    """
+    with _reported(path, "moved"):
+        for number in range(1, sys.maxsize):
+            free = target if number == 1 else target.with_name(f"{target.stem}.{number}{target.suffix}")
+            try:
+                if not _rename(path, free, _NO_REPLACE):
+                    os.link(path, free, follow_symlinks=False)
+                    os.unlink(path)
+                return free
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                if _stat(target.parent) is None:
+                    raise
+                return None
+    raise AssertionError("there is always a free name")
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -159,6 +229,39 @@ def backup(path: Path, folder: Path, day: date, keep: int) -> Path | None:
         for old in copies[: max(0, len(copies) - keep)]:
             old.unlink(missing_ok=True)
     return copy
+
+
+def rotate(fd: int, path: Path, limit: int, keep: int) -> bool:
+    """Begin the log anew that `fd` writes and `path` names, once it has more than `limit` bytes; whether it did.
+
+    What it holds is then in `<path>.1`, what that held in `.2`, and so on to `keep`. It is copied and cut rather than
+    moved, since whoever started this process may hold the file too; a line that another thread writes in the
+    microseconds between the two is lost.
+    """
+    with _reported(path):
+        if os.fstat(fd).st_size <= limit:
+            return False
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)  # no hole where it was
+        parts = [_copy_of(path), *(path.with_name(f"{path.name}.{number}") for number in range(1, keep + 1))]
+        for newer, older in reversed(list(pairwise(parts))):
+            with suppress(FileNotFoundError):
+                os.rename(newer, older)
+        os.ftruncate(fd, 0)
+    return True
+
+
+def _copy_of(path: Path) -> Path:
+    """A hidden copy beside a file that may be growing."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        with open(path, "rb") as file, open(temp, "xb") as copy:
+            os.fchmod(copy.fileno(), os.fstat(file.fileno()).st_mode & 0o664)
+            while data := file.read(1 << 20):
+                copy.write(data)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    return temp
 
 
 class FileLock:
@@ -214,7 +317,8 @@ class FileLock:
 
 
 class Lock(FileLock):
-    """One reconciler per workspace: a context manager that raises WorkspaceHeld; the file holds the pid.
+    """One reconciler per workspace: a context manager that raises WorkspaceHeld; the file holds the pid, and what the
+    holder says of itself (`sign`).
 
     `seconds`: how long to wait for whoever holds it. Not 0: `holder` of a status command may have it for a moment.
     """
@@ -222,6 +326,7 @@ class Lock(FileLock):
     def __init__(self, path: Path, seconds: float = 0.05) -> None:
         super().__init__(path)
         self.seconds = seconds
+        self._kept = False
 
     def __enter__(self) -> Self:
         if not self.take(seconds=self.seconds):
@@ -232,17 +337,27 @@ class Lock(FileLock):
                 hint="let it do the work, or stop it; `reconciler status` shows what it does",
             )
         try:
-            with _reported(self.path):
-                os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            self.sign()
         except BaseException:
             self.release()
             raise
         return self
 
+    def sign(self, word: str = "") -> None:
+        """Say what the holder is: one word, which `signed` reads."""
+        with _reported(self.path):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()} {word}".rstrip().encode() + b"\n", 0)
+
+    def keep(self) -> None:
+        """Hold it until this process ends, whatever else is left meanwhile."""
+        self._kept = True
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._kept:
+            return
         if self.held:
             with suppress(OSError):
                 os.ftruncate(self._fd, 0)
@@ -258,8 +373,19 @@ class Lock(FileLock):
             if probe.take(shared=True):
                 probe.release()
                 return None
-            text = path.read_bytes().strip()
-            return int(text) if text.isdigit() else 0
+            return _signature(path)[0]
+
+    @staticmethod
+    def signed(path: Path, pid: int) -> str:
+        """What this holder says of itself; "" for nothing, or if it does not hold it any more."""
+        with _reported(path, "looked at"):
+            found, word = _signature(path) if _stat(path) is not None else (0, "")
+        return word if found == pid else ""
+
+
+def _signature(path: Path) -> tuple[int, str]:
+    words = path.read_text(errors="replace").split()
+    return (int(words[0]), " ".join(words[1:])) if words and words[0].isdecimal() else (0, "")
 
 
 _locks: WeakSet[FileLock] = WeakSet()
@@ -352,16 +478,20 @@ def _through_link(path: Path) -> Path:
     return target
 
 
-def _write_beside(target: Path, data: bytes, old: os.stat_result | None, mode: int = 0o644) -> tuple[Path, Identity]:
-    """Write `data`, synced, to a new hidden file in the folder of `target`, with the rights of `old`."""
+def _write_beside(
+    target: Path, data: bytes, old: os.stat_result | None, mode: int | None = None
+) -> tuple[Path, Identity]:
+    """Write `data`, synced, to a new hidden file beside `target`, with the rights of `old`, or with `mode`."""
     temp = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if old else mode)
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if old else mode or 0o644)
     try:
         with open(fd, "wb") as file:
             file.write(data)
             file.flush()
             if old:
                 _keep_rights(fd, target, old)
+                if mode is not None:
+                    os.fchmod(fd, mode & 0o775)
             os.fsync(fd)
             written = os.fstat(fd)
     except BaseException:

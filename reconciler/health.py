@@ -92,10 +92,13 @@ def read_health(settings: Settings) -> Health | None:
         return None
 
 
+STARTING, RUN = "starting", "run"
+"""What a `run` writes beside its pid into the lock: that it is one, and then that it may be asked how it stands."""
+
+
 def is_run(settings: Settings, pid: int) -> bool:
-    """Whether the process that holds the workspace is a `run`: only that one may be asked."""
-    health = read_health(settings)
-    return health is not None and health.pid == pid
+    """Whether the process that holds the workspace is a `run` that listens: only that one may be asked."""
+    return files.Lock.signed(settings.folder / "lock", pid) == RUN
 
 
 def ask_health(settings: Settings, pid: int, seconds: float) -> Health | None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from . import files
-from .base import Entry, Memory, WarmBase
+from .base import Base, Entry, Memory
+from .base.warm import WarmBase
 from .controller import Scope, reconcile
 from .errors import ReconcilerError, StoreAway, UsageError, WorkspaceHeld
 from .merge import merge_agent
@@ -23,11 +24,13 @@ from .state import Agent, Field
 from .store import AwayStore
 from .workspace import Workspace, wall_clock
 
-_FIRST, _LONGEST = 0.1, 5.0
+FIRST, _LONGEST = 0.1, 5.0
 """Seconds between two looks whether Redis is back."""
 _TAKE = 0.01
 """Seconds to wait for the lock: only those who look who holds it have it for less."""
 _ROUNDS = 100
+_MANY = 250
+"""Durable writes after which this process looks whether anybody takes them out of the journal."""
 _TRUST = 10.0
 """Seconds after which whoever holds the workspace is trusted to have taught Redis, whatever can be seen of it."""
 
@@ -80,6 +83,7 @@ class Offline:
         self._owed: dict[str, Agent] = {}
         self._back_since: float | None = None
         self.owing = False
+        self._durable = 0
 
     def write(self, agent: str, make: Callable[[Agent, int], Agent]) -> Agent:
         """Write what `make` gives for the fields that are known and the time (µs); what was written.
@@ -187,6 +191,15 @@ class Offline:
             base.owe(True)
             self.owing = True
 
+    def note_durable(self) -> None:
+        """A durable write is in the journal. Where no reconciler takes it in, this process does, every now and then
+        and when it ends; a later one, if it cannot."""
+        self._durable += 1
+        if self._durable == 1:
+            Base(self.settings.folder).owe(True)
+        if self._durable % _MANY == 0:
+            self._teach_later()
+
     def _teach_later(self) -> None:
         with self._queueing:
             if self._teacher is None and not self._ended.is_set():
@@ -199,7 +212,7 @@ class Offline:
         self._teach_later()
 
     def _teach_on(self) -> None:
-        pause = _FIRST
+        pause = FIRST
         try:
             while not self._ended.wait(pause) and not self.teach():
                 if self._online() is not None:  # it is there, and takes nothing
@@ -230,7 +243,7 @@ class Offline:
                     return False
             except ReconcilerError:
                 return False
-            self._owed, self._back_since, self.owing = {}, None, False
+            self._owed, self._back_since, self.owing, self._durable = {}, None, False, 0
             with self._queueing:
                 self._teacher = None
             return True
@@ -253,7 +266,7 @@ class Offline:
         teacher = self._teacher
         if teacher is not None and teacher is not threading.current_thread():
             teacher.join(5)
-        if self.owing:
+        if self.owing or (self._durable and files.Lock.holder(self.settings.folder / "lock") is None):
             self.teach()
         with self._turn:
             if self._base is not None:

@@ -151,7 +151,7 @@ def to_json(plan: Plan) -> str:
     texts = {name: _compact(fact) for name, fact in facts.items()}
     texts["changes"] = "[" + ",".join(map(_change, plan.changes)) + "]"
     order = ("schema_version", "id", "in_sync", "redis", "changes", "withheld", "notes", "problems")
-    return _object({name: texts[name] for name in order})
+    return object_text({name: texts[name] for name in order})
 
 
 def _change(change: Change) -> str:
@@ -169,10 +169,11 @@ def _change(change: Change) -> str:
     }
     texts = {name: _compact(fact) for name, fact in facts.items()}
     texts |= {"old": change.old or "null", "new": change.new or "null"}
-    return _object(texts | {name: _compact(fact) for name, fact in more.items()})
+    return object_text(texts | {name: _compact(fact) for name, fact in more.items()})
 
 
-def _object(texts: Mapping[str, str]) -> str:
+def object_text(texts: Mapping[str, str]) -> str:
+    """A JSON object of members that are JSON texts already."""
     return "{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}"
 
 

@@ -22,18 +22,18 @@ def rewind(agent: str, fields: Agent, events: Sequence[Event], span: range) -> d
         raise NotFound(f"the history of {agent} goes back to version {lost[-1]} only", hint=hint)
     wanted: dict[str, str | None] = {}
     for version in reversed(span):
-        wanted |= {name: old for name, (old, _) in _values(by_version[version]).items()}
+        wanted |= {name: old for name, (old, _) in changed(by_version[version]).items()}
     # Where an older version tells, it knows better: of a raw write, what it replaced may not have been known.
     for event in sorted(events, key=lambda event: event.version):
         if event.version < span.start:
-            wanted |= {name: new for name, (_, new) in _values(event).items() if name in wanted}
+            wanted |= {name: new for name, (_, new) in changed(event).items() if name in wanted}
     return {
         name: text for name, text in wanted.items()
         if name != LAST_UPDATE and not same_value(name, text, fields[name].text if name in fields else None)
     }  # fmt: skip
 
 
-def _values(event: Event) -> dict[str, tuple[str | None, str | None]]:
+def changed(event: Event) -> dict[str, tuple[str | None, str | None]]:
     """Each field that a version changed, and its texts before and after, every token as it was written."""
     found: dict[str, tuple[str | None, str | None]] = {}
     for text in _changes(event.source):

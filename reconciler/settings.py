@@ -12,7 +12,7 @@ import re
 import socket
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +49,13 @@ TABLE = (
     Row("redis_host", "localhost", "host", "REDIS_HOST", "used when there is no URL"),
     Row("redis_port", "6379", "port", "REDIS_PORT", "used when there is no URL"),
     Row("redis_password_file", "", "path", "REDIS_PASSWORD_FILE", "a file whose first line is the password"),
+    Row(
+        "redis_password_keychain",
+        "",
+        "name",
+        "REDIS_PASSWORD_KEYCHAIN",
+        "the item of the macOS keychain that holds the password",
+    ),
     Row("manifests", "manifests", "path", "RECONCILER_MANIFESTS", "the folder of manifests"),
     Row(
         "local_sections",
@@ -66,6 +73,7 @@ TABLE = (
     Row("backups", "14", "days", "RECONCILER_BACKUPS", "daily copies of context.json that are kept"),
     Row("max_deletes", "30%", "agents", "RECONCILER_MAX_DELETES", "one round deletes no more (and at least 3)"),
     Row("first_run", "newer", "", "RECONCILER_FIRST_RUN", "who wins when there is no base: newer, files, live"),
+    Row("inbox", "false", "", "RECONCILER_INBOX", "take in bridge/memory/inbox/<agent>_*.json"),
     Row(
         "writer",
         "user@host",
@@ -81,8 +89,8 @@ FIRST_RUN = ("newer", "files", "live")
 class Settings:
     """Everything a workspace is run with. Durations are timedeltas; paths are absolute.
 
-    `password` is used where `redis` names none, and is the first line of `password_file` where it is not given;
-    it is never shown, which is why `repr` leaves it out.
+    `password` is used where `redis` names none; where it is not given, it is in `password_file`, else in the keychain.
+    It is never shown, which is why `repr` leaves it out.
     """
 
     root: Path
@@ -91,6 +99,7 @@ class Settings:
     manifests: Path
     writer: str
     password_file: Path | None = None
+    password_keychain: str = ""
     local_sections: tuple[str, ...] = ("paths",)
     max_skew: timedelta = timedelta(seconds=60)
     history: int = 1000
@@ -101,6 +110,7 @@ class Settings:
     backups: int = 14
     max_deletes: str = "30%"
     first_run: str = "newer"
+    inbox: bool = False
 
     def __repr__(self) -> str:
         return f"Settings(root={str(self.root)!r})"
@@ -118,6 +128,16 @@ class Settings:
     def folder(self) -> Path:
         """Where this program keeps what is its own."""
         return self.root / ".reconciler"
+
+    @property
+    def spool(self) -> Path:
+        """Where hooks drop what a round takes in."""
+        return self.folder / "spool"
+
+    @property
+    def inbox_folder(self) -> Path:
+        """Where other programs leave files for an agent."""
+        return self.root / "bridge" / "memory" / "inbox"
 
 
 def find_root(flag: str | None, env: Mapping[str, str]) -> Path:
@@ -159,11 +179,32 @@ def build(root: Path, file: Mapping[str, Any], env: Mapping[str, str], flags: Ma
     shown = f"[{host}]" if ":" in host else quote(host, safe="")
     url = found.pop("redis", None) or f"redis://{shown}:{port}/0"
     secret = env.get("REDIS_PASSWORD") or None
-    settings = Settings(
-        root, url, secret, root / "manifests", default_writer(), password_file=found.pop("redis_password_file", None)
-    )
-    known = {entry.name for entry in fields(Settings)}
-    return replace(settings, **{name: value for name, value in found.items() if name in known})
+    settings = Settings(root, url, secret, root / "manifests", default_writer())
+    return replace(settings, **{field_of(name): value for name, value in found.items()})
+
+
+def field_of(name: str) -> str:
+    """The field of Settings that holds a setting; host and port have none: they become a part of `redis`."""
+    return name.removeprefix("redis_")
+
+
+def environment(settings: Settings, other: Settings) -> dict[str, str]:
+    """The environment that makes `settings` out of `other` where they differ, but for `password`."""
+    found = {}
+    for row in TABLE:
+        value, before = (getattr(each, field_of(row.name), None) for each in (settings, other))
+        if value != before:
+            found[row.env] = _text(row, value)
+    return found
+
+
+def _text(row: Row, value: Any) -> str:
+    """A value as an environment variable gives it."""
+    if isinstance(value, timedelta):
+        return str(value / (timedelta(days=1) if row.unit == "days" else timedelta(seconds=1)))
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def default_writer() -> str:
@@ -222,6 +263,13 @@ def _cron(value: Any, _: Path) -> str:
 
 def _names(value: Any, _: Path) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+def _switch(value: Any, _: Path) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("it is true or false")
+    return found
 
 
 def _first_run(value: Any, _: Path) -> str:
@@ -292,6 +340,7 @@ _CONVERT: Mapping[str, Callable[[Any, Path], Any]] = {
     "redis_host": lambda value, _: str(value),
     "redis_port": _port,
     "redis_password_file": _path,
+    "redis_password_keychain": lambda value, _: str(value),
     "manifests": _path,
     "local_sections": _names,
     "max_skew": _seconds(0),
@@ -303,5 +352,6 @@ _CONVERT: Mapping[str, Callable[[Any, Path], Any]] = {
     "backups": _number,
     "max_deletes": _max_deletes,
     "first_run": _first_run,
+    "inbox": _switch,
     "writer": _writer,
 }

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import files, schema
-from .base import Memory
+from .base import Memory, part
 from .errors import InputError, Place, Problem
+from .inbox import announced
 from .merge import merge, pin, seeds_only, with_times
 from .plan import Change, Content, Plan, Withheld, diff, make_plan
 from .settings import Settings
 from .sources import desired
 from .sources.desired import Desired, Reading
+from .spool import NOTHING, Waiting
 from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text
 from .store import Live
 from .workspace import Workspace
@@ -59,6 +61,7 @@ class View:
     clashes: tuple[Problem, ...]
     now: int
     late: tuple[str, ...] = ()
+    waiting: Waiting = NOTHING
     resting: frozenset[str] = frozenset()
     plan: Plan = field(default_factory=Plan)
 
@@ -69,15 +72,29 @@ def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
     memory = workspace.base.load()
     reading = workspace.sources.read(settings, memory, workspace.clock, scope.paths)
     now = workspace.clock()  # not before: a file that was saved meanwhile is none of the future
+    waiting = _waiting(workspace, options, memory, now)
+    if reading.touched is not None:
+        reading = replace(reading, touched=reading.touched | waiting.agents)
     memory, live, resting = _observe(workspace, memory, reading, scope)
-    wanted = desired.desire(reading, memory, now)
+    dropped = waiting.state if memory.names is None else part(waiting.state, memory.names)
+    wanted = replace(desired.desire(reading, memory, now), dropped=dropped)
     merged, late = join(settings, memory, wanted, live, options.first_run or settings.first_run)
     clashes = _drop_clashes(merged, memory)
     pruned = _pruned(memory, wanted, live) if options.prune else frozenset()
     for agent in pruned:
         merged[agent] = {name: Field(None, max(now, old.at + 1), "prune") for name, old in merged[agent].items()}
-    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late), resting)
+    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late), waiting, resting)
     return replace(view, plan=compare(settings, view))
+
+
+def _waiting(workspace: Workspace, options: Options, memory: Memory, now: int) -> Waiting:
+    """What hooks dropped; for those who only look, with what lies in the inbox and is on its way there."""
+    if workspace.spool is None:
+        return NOTHING
+    waiting = workspace.spool.look(now)
+    if options.dry and workspace.inbox is not None:
+        return announced(waiting, workspace.inbox.look(memory.merged.keys, now))
+    return waiting
 
 
 def _observe(
@@ -129,7 +146,7 @@ def join(
     journal: dict[str, dict[str, Field]] = {}
     for entry in memory.journal:
         journal = merge(journal, {entry.agent: {entry.field: entry.value}})
-    ours = merge(memory.merged, journal, file_edits, declared)
+    ours = merge(memory.merged, journal, file_edits, declared, wanted.dropped)
     late = _clamp(ours, live, int(settings.max_skew.total_seconds() * 1_000_000))
     merged = merge(ours, live_state)
     merged = merge(merged, seeds_only(wanted.declared.seeds, [merged]))
@@ -203,7 +220,7 @@ def _alive(agent: Agent) -> bool:
 def compare(settings: Settings, view: View) -> Plan:
     """The plan: one diff for each side, less what must not be written now."""
     live, wanted = view.live, view.desired
-    problems = [*wanted.problems, *live.problems, *view.clashes]
+    problems = [*wanted.problems, *view.waiting.problems, *live.problems, *view.clashes]
     shared = without_local(settings, view.merged)
     to_live = diff(live.state, shared, "redis") if live.up else []
     to_file = diff(wanted.context.state, shared, "file")
@@ -306,7 +323,10 @@ def _notes(view: View) -> list[str]:
     if view.late:
         notes.append(f"stamps in Redis' future became its now; is this machine's clock ahead? {_some(view.late)}")
     if memory.journal:
-        notes.append(f"{len(memory.journal)} writes from while Redis was away are merged")
+        count = len(memory.journal)
+        notes.append(f"{count} write{'s are' if count != 1 else ' is'} merged that waited in the journal")
+    if view.waiting.new:
+        notes.append(f"{len(view.waiting.new)} drops from the spool are taken in")
     return [note for note in notes if note]
 
 

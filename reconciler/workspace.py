@@ -12,13 +12,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import files, schema, settings
+from . import files, password, schema, settings
 from .base import Base
-from .errors import InputError, ReconcilerError, StoreAway, StoreError, UsageError
+from .errors import InputError, ReconcilerError, StoreAway, StoreError
 from .events import Event
+from .inbox import Inbox
 from .settings import Settings
 from .sources.desired import Sources
 from .sources.yaml_text import MAX_BYTES, locator, read_documents
+from .spool import Spool
 from .state import State
 from .store import AwayStore, Channel, Live, LiveStore, Now, Tracking, Write, Written
 
@@ -34,13 +36,16 @@ def wall_clock() -> int:
 class Workspace:
     """One workspace and what a round works with. `clock` tells a round when it is, in µs since 1970 UTC.
 
-    `sources` and, in a `WarmBase`, `base` keep between two rounds what did not change."""
+    `sources`, `spool` and, in a `WarmBase`, `base` keep between two rounds what did not change. Without a spool a
+    round leaves what was dropped to others."""
 
     settings: Settings
     base: Base
     store: LiveStore
     clock: Callable[[], int] = wall_clock
     sources: Sources = field(default_factory=Sources)
+    spool: Spool | None = None
+    inbox: Inbox | None = None
 
 
 def read_settings(
@@ -50,9 +55,12 @@ def read_settings(
     env = os.environ if env is None else env
     root = settings.find_root(root_flag, env)
     chosen = settings.build(root, _read_file(root / settings.FILE), env, flags)
-    if chosen.password is None and chosen.password_file is not None:
-        return replace(chosen, password=_read_password(chosen.password_file))
-    return chosen
+    return chosen if chosen.password is not None else replace(chosen, password=password.stored(chosen))
+
+
+def settings_of_file(root: Path) -> Settings:
+    """What reconciler.yaml and the defaults alone give, without a password. Raises InputError, UsageError."""
+    return settings.build(root, _read_file(root / settings.FILE), {}, {})
 
 
 def _read_file(path: Path) -> dict[str, object]:
@@ -66,17 +74,6 @@ def _read_file(path: Path) -> dict[str, object]:
     if problems:
         raise InputError(*problems)
     return dict(documents[0].value)
-
-
-def _read_password(path: Path) -> str:
-    """The first line of a file. Raises InputError, UsageError; neither quotes what is in it."""
-    found = files.read(path, 1 << 16)
-    lines = found[0].decode("utf-8", "replace").splitlines() if found else []
-    password = lines[0].strip() if lines else ""
-    if not password or "\ufffd" in password:
-        what = "holds no password" if found else "does not exist"
-        raise UsageError(f"redis_password_file {path} {what}", hint="put the password on its first line")
-    return password
 
 
 @contextmanager
@@ -96,7 +93,8 @@ def open_workspace(
         raise ReconcilerError(f"{chosen.folder}: is not a folder", hint="move it away; a folder is needed there")
     base = Base(chosen.folder)
     with open_store(chosen, warn, reading=reading, lasting=lasting, on_return=on_return) as store:
-        yield Workspace(chosen, base, store)
+        inbox = Inbox(chosen) if chosen.inbox else None
+        yield Workspace(chosen, base, store, spool=Spool(chosen.spool), inbox=inbox)
 
 
 @contextmanager
@@ -162,10 +160,10 @@ def _connecting(chosen: Settings, warn: Warn, opened: ExitStack) -> Callable[[],
         try:
             client = connect(url, chosen.password, warn_once)
         except StoreError:
-            password = _password_by_now(chosen)
-            if password == chosen.password:
+            by_now = _password_by_now(chosen)
+            if by_now == chosen.password:
                 raise
-            client = connect(url, password, warn_once)
+            client = connect(url, by_now, warn_once)
         return RedisStore(client, chosen.writer, limits, name)
 
     return connecting
@@ -180,9 +178,9 @@ def _valkey_folder(chosen: Settings) -> Path:
 
 
 def _password_by_now(chosen: Settings) -> str | None:
-    """The password in its file, which may have been changed since the settings were read."""
+    """The password that is stored, which may have been changed since the settings were read."""
     try:
-        return chosen.password if chosen.password_file is None else _read_password(chosen.password_file)
+        return password.stored(chosen) or chosen.password
     except ReconcilerError:
         return chosen.password
 
@@ -207,6 +205,9 @@ class EmptyStore:
 
     def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
         return dict.fromkeys(agents or (), 0)
+
+    def trim(self) -> int:
+        return 0
 
     def listen(self, agents: Sequence[str] = ()) -> Channel:
         raise StoreAway("nothing is there yet to listen to")

@@ -146,6 +146,7 @@ class Writer:
             if not fields:
                 return WriteResult(agent, (), (), 0, "redis", now)
             self.base.append_journal({agent: fields})
+            self.offline.note_durable()
             puts = tuple(Put(name, value.text, value.at, value.by) for name, value in fields.items())
             write = Write(agent, puts, floor=None, priority=priority)
             try:

@@ -52,6 +52,9 @@ class MemoryStore:
     def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
         return {name: self.counts.get(name, 0) for name in (self.agents if agents is None else agents)}
 
+    def trim(self) -> int:
+        return 0
+
     def listen(self, agents: Sequence[str] = ()) -> Channel:
         raise StoreError("nobody can listen to a dictionary")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,36 @@ def test_both_hubs_have_the_same_surface() -> None:
     assert plain == ["subscribe_updates"]
     known = inspect.signature(UnifiedMemoryHub.__init__).parameters.keys()
     assert inspect.signature(AsyncUnifiedMemoryHub.__init__).parameters.keys() == known
+
+
+def test_a_subscription_that_was_closed_is_forgotten(chosen: Settings) -> None:
+    """A server that makes one for each of its clients must not grow."""
+
+    async def work(hub: AsyncUnifiedMemoryHub) -> None:
+        made = []
+        for _ in range(5):
+            async with hub.subscribe_updates() as subscription:
+                made.append(weakref.ref(subscription))
+            del subscription
+        gc.collect()
+        assert [one() for one in made] == [None] * 5
+
+    run(work, chosen)
+
+
+def test_a_hub_that_was_closed_says_so(chosen: Settings) -> None:
+    """Whatever it is asked for, opened before or not."""
+
+    async def work(hub: AsyncUnifiedMemoryHub) -> None:
+        await hub.close()
+        with pytest.raises(UsageError, match="this hub is closed"):
+            await hub.get_unified_context()
+        with pytest.raises(UsageError, match="this hub is closed"):
+            hub.subscribe_updates()
+        await hub.close()
+
+    run(work, chosen)
+    asyncio.run(work(AsyncUnifiedMemoryHub(settings=chosen)))
 
 
 def test_what_it_writes_it_reads(chosen: Settings) -> None:

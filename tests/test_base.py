@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from reconciler.base import Base, Memory
+from reconciler.base.rows import FIRST
 from reconciler.errors import ReconcilerError
 from reconciler.state import Field
 
@@ -37,3 +39,21 @@ def test_a_damaged_database_is_told_with_the_way_out(tmp_path: Path) -> None:
     base.path.write_bytes(b"this is no database" * 100)
     with pytest.raises(ReconcilerError, match=r"state\.db is damaged.*move it away"):
         base.load()
+
+
+def test_a_database_of_an_earlier_version_is_read_and_brought_up_to_date(tmp_path: Path) -> None:
+    """Reading leaves it as it is; the next write adds what is new, and its conflicts count as told."""
+    base = Base(tmp_path)
+    earlier = sqlite3.connect(base.path)
+    earlier.executescript(FIRST + "PRAGMA user_version = 1")
+    row = (5, "mary", "status", '["\\"a\\"",1,"x"]', '["\\"b\\"",2,"y"]')
+    earlier.execute("INSERT INTO conflict (seen, agent, field, lost, won) VALUES (?, ?, ?, ?, ?)", row)
+    earlier.commit()
+    earlier.close()
+    before = base.path.read_bytes()
+    assert [conflict.lost.text for conflict in base.conflicts()] == ['"a"']
+    assert not base.load().untold
+    assert base.path.read_bytes() == before
+    base.restored(1, 7)
+    assert [(conflict.number, conflict.restored) for conflict in base.conflicts()] == [(1, 7)]
+    assert base.conflicts(untold=True) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -252,6 +254,23 @@ def test_a_forked_child_has_connections_of_its_own(tmp_path: Path, launch: Launc
         for number in range(10):
             assert store.versions([f"child{number}"]) == {f"child{number}": 1}
         assert int(admin.info("stats")["total_connections_received"]) >= 10
+
+
+def test_a_fork_of_a_fork_drops_nobody_elses_connections(tmp_path: Path, valkey: Server) -> None:
+    """A client that is dropped takes locks which nobody releases there."""
+    with lasting(tmp_path, valkey.url) as (store, _):
+        first = weakref.ref(store._store)
+
+        def grandchild() -> None:
+            write(store, "grandchild")
+            gc.collect()
+            assert first() is not None
+
+        def child() -> None:
+            write(store, "child")
+            assert in_a_child(grandchild) == 0
+
+        assert in_a_child(child) == 0
 
 
 def test_a_child_of_a_parent_without_a_server_finds_its_own_way(tmp_path: Path) -> None:

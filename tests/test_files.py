@@ -509,6 +509,17 @@ class TestLocks:
         with Lock(path):
             assert Lock.holder(path) == os.getpid()
 
+    def test_a_holder_may_say_what_it_is(self, tmp_path: Path) -> None:
+        """Until it lets go; of another pid nothing is said."""
+        path = tmp_path / "lock"
+        assert Lock.signed(path, os.getpid()) == ""
+        with Lock(path) as lock:
+            assert Lock.signed(path, os.getpid()) == ""
+            lock.sign("run")
+            assert (Lock.holder(path), Lock.signed(path, os.getpid())) == (os.getpid(), "run")
+            assert Lock.signed(path, os.getpid() + 1) == ""
+        assert Lock.signed(path, os.getpid()) == ""
+
     def test_children_do_not_inherit_the_lock(self, tmp_path: Path) -> None:
         """Neither a started program nor a fork keeps it after we let go, nor frees it while we hold it."""
         path = tmp_path / "lock"
@@ -558,3 +569,49 @@ class TestLocks:
         child.communicate(b"\n")
         wait_until(lock.take, what="the lock of a child that ended")
         lock.release()
+
+
+def test_a_mode_that_is_given_is_what_the_file_has(tmp_path: Path) -> None:
+    """Of a new file and of one that is replaced; never with the right to write for everybody."""
+    path = tmp_path / "script"
+    first = files.replace(path, b"1", None, 0o755)
+    assert path.stat().st_mode & 0o777 == 0o755 & ~_umask()
+    second = files.replace(path, b"2", first.identity, 0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    files.replace(path, b"3", second.identity, 0o777)
+    assert path.stat().st_mode & 0o777 == 0o775
+
+
+def test_only_the_version_that_was_read_is_removed(tmp_path: Path) -> None:
+    """Another one stays, and the caller hears of it."""
+    path = tmp_path / "file"
+    read = files.replace(path, b"1", None).identity
+    newer = files.replace(path, b"2", read).identity
+    with pytest.raises(Moved):
+        files.remove(path, read)
+    assert path.read_bytes() == b"2"
+    files.remove(path, newer)
+    assert not path.exists()
+
+
+def test_folders_are_made_and_removed_when_nothing_is_in_them(tmp_path: Path) -> None:
+    """Told which ones were made; what Python compiled of the modules named is nothing."""
+    inner = tmp_path / "a" / "b"
+    assert files.make_folder(inner) == [tmp_path / "a", inner]
+    assert files.make_folder(inner) == []
+    (inner / "__pycache__").mkdir()
+    (inner / "__pycache__" / "ours.cpython-311.pyc").write_bytes(b"")
+    (inner / "__pycache__" / "theirs.cpython-311.pyc").write_bytes(b"")
+    files.remove_folder(inner, "ours")
+    assert [path.name for path in (inner / "__pycache__").iterdir()] == ["theirs.cpython-311.pyc"]
+    files.remove_folder(inner, "theirs")
+    assert not inner.exists()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ReconcilerError, match="is not a folder"):
+        files.make_folder(tmp_path / "file")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

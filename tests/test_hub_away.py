@@ -51,6 +51,16 @@ def stopped(server: Server) -> Iterator[None]:
         os.kill(server.process.pid, signal.SIGCONT)
 
 
+def test_who_wrote_durably_takes_it_out_of_the_journal_where_nobody_else_does(tmp_path: Path, valkey: Server) -> None:
+    """When it ends, unless a reconciler holds the workspace; a process that was killed leaves it to a later one."""
+    settings = chosen(tmp_path, valkey.url)
+    with UnifiedMemoryHub(settings=settings) as hub:
+        hub.update_agent_context("durably", {"a": 1}, durable=True)
+        assert hub.workspace.base.owes() and hub.workspace.base.journal()
+    assert hub.workspace.base.journal() == () and not hub.workspace.base.owes()
+    assert in_file(settings, "durably")["context"] == {"a": 1}
+
+
 def test_a_write_without_redis_is_in_the_file_at_once(tmp_path: Path) -> None:
     """With its stamp; reading gives it back, and so does another process."""
     settings = gone(tmp_path)

@@ -14,11 +14,13 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.base import Base, WarmBase
+from reconciler.base import Base
+from reconciler.base.warm import WarmBase
 from reconciler.controller import Options, Round, Scope, reconcile
 from reconciler.merge import merge, pin, seeds_only, with_times
 from reconciler.plan import Change, diff
 from reconciler.sources.desired import Sources
+from reconciler.spool import Part, Spool, pack
 from reconciler.stamp import format_time
 from reconciler.state import Field, State, same_value
 from reconciler.workspace import Workspace, read_settings
@@ -150,6 +152,7 @@ STEP = st.one_of(
     st.tuples(st.just("manifest"), st.sampled_from(NAMES), KEYS, VALUES, SKEWS, POLICIES),
     st.tuples(st.sampled_from(EVENTS)),
     st.tuples(st.just("drop"), st.sampled_from(NAMES)),
+    st.tuples(st.just("hook"), st.sampled_from(NAMES), st.sampled_from(["task", "n"]), VALUES, SKEWS),
 )  # fmt: skip
 
 
@@ -175,7 +178,7 @@ class World:
         what(*step[1:])
 
     def round(self, *, dry: bool = False) -> Round:
-        self.workspace = replace(self.workspace, sources=Sources())
+        self.workspace = replace(self.workspace, sources=Sources(), spool=Spool(self.workspace.settings.spool))
         return reconcile(self.workspace, Options(dry=dry))
 
     def do_round(self) -> None:
@@ -225,6 +228,11 @@ class World:
 
     def do_raw(self, agent: str, field: str, value: str | None) -> None:
         self.store.hset(agent, field, None if value is None else json.dumps(value, ensure_ascii=False))
+
+    def do_hook(self, agent: str, key: str, value: str, skew: int) -> None:
+        spool = self.workspace.settings.spool
+        spool.mkdir(parents=True, exist_ok=True)
+        (spool / f"{self.now + skew}-{len(value)}.drop").write_bytes(pack(agent, [Part(key, "text", value.encode())]))
 
     def do_manifest(self, agent: str, field: str, value: str, skew: int, policy: str) -> None:
         inside = {"context": {field[8:]: value}} if field.startswith("context.") else {"fields": {field: value}}
@@ -301,7 +309,8 @@ class WarmWorld(World):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.workspace = replace(self.workspace, base=WarmBase(self.workspace.settings.folder))
+        settings = self.workspace.settings
+        self.workspace = replace(self.workspace, base=WarmBase(settings.folder), spool=Spool(settings.spool))
         self.agents: set[str] | None = None
         self.paths: set[str] | None = None
 

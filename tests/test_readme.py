@@ -29,8 +29,8 @@ PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")])
 WORDS = ("source", "desired", "live", "base", "field", "stamp", "merge", "change", "plan", "policy", "tombstone",
-         "journal", "reconcile")  # fmt: skip
-ASKS = re.compile(r"cat |tail |grep |redis-cli .* H?GET|reconciler (diff|get|history|status)")
+         "journal", "spool", "reconcile")  # fmt: skip
+ASKS = re.compile(r"cat |tail |grep |redis-cli .* H?GET|reconciler (diff|get|history|status|explain)")
 """Commands that only look: repeated until they say what is shown, because the reconciler works meanwhile."""
 
 
@@ -72,7 +72,7 @@ def plain(line: str, folder: str) -> str:
     line = line.replace(folder + "/", "")
     line = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME", line)
     line = re.sub(r"\b\d+ (µs|ms|s|min|h|days?)\b", "SPAN", line)
-    line = re.sub(r"\bpid \d+", "pid N", line)
+    line = re.sub(r"\b(pid |hook-)\d+", r"\1N", line)
     return re.sub(r"\s+", " ", re.sub(r"─+", "─", line)).strip()
 
 
@@ -235,6 +235,15 @@ def test_the_examples_are_valid() -> None:
     assert schema.validate("event", event, lambda steps: (Place("README.md"), ""), source="README.md") == []
     found, problems = manifests.parse(blocks("yaml")[0].encode(), "README.md")
     assert ([manifest.agent for manifest in found], problems) == (["mary"], [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_command_in_the_documents_has_a_verb(page: Path) -> None:
+    """In blocks and in the text, with options before the verb or without."""
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join([*re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M), *re.findall(r"`([^`\n]+)`", text)])
+    told = re.findall(r"^(?:\$ )?reconciler (?:--[a-z]+ \S+ )*([a-z]+)", code, re.M)
+    assert set(told) <= set(VERBS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from reconciler import settings
+from reconciler.address import take_password
 from reconciler.errors import InputError, UsageError
-from reconciler.settings import TABLE, Settings, build, find_root
+from reconciler.settings import TABLE, Settings, build, environment, find_root
 from reconciler.workspace import read_settings
 
 ROOT = Path("/work space")
@@ -63,7 +64,7 @@ def test_every_row_of_the_table_is_a_setting_of_the_schema_and_the_other_way_rou
     assert set(rules) == {row.name for row in TABLE}
     for row in TABLE:
         if "default" in rules[row.name] and not isinstance(rules[row.name]["default"], list):
-            assert str(rules[row.name]["default"]) == row.default
+            assert json.dumps(rules[row.name]["default"]).strip('"') == row.default
     assert len({row.env for row in TABLE}) == len(TABLE)
 
 
@@ -140,6 +141,62 @@ def test_a_settings_file_is_held_to_its_schema_with_the_place(tmp_path: Path) ->
     assert read_settings(str(tmp_path), {}, {}).history == 1000
     (tmp_path / settings.FILE).write_text("history: 5\nhistroy: 6\n")
     with pytest.raises(InputError, match=r"reconciler\.yaml:2:1: unknown key 'histroy'; did you mean 'history'\?"):
+        read_settings(str(tmp_path), {}, {})
+
+
+def test_what_is_set_here_can_be_told_as_an_environment(tmp_path: Path) -> None:
+    """Every setting but a password, and only those that the file alone does not give."""
+    (tmp_path / "reconciler.yaml").write_text("interval: 5\nhistory: 7\ncron: '1 2 3 4 5'\n")
+    text = (
+        "REDIS_HOST=elsewhere REDIS_PASSWORD=x REDIS_PASSWORD_FILE=secret REDIS_PASSWORD_KEYCHAIN=item "
+        "RECONCILER_MANIFESTS=here RECONCILER_LOCAL_SECTIONS=a,b RECONCILER_MAX_SKEW=0.5 RECONCILER_HISTORY=7 "
+        "RECONCILER_INTERVAL=0.25 RECONCILER_QUIET=3 RECONCILER_TOMBSTONES=1.5 RECONCILER_BACKUPS=0 "
+        "RECONCILER_MAX_DELETES=5 RECONCILER_FIRST_RUN=live RECONCILER_INBOX=true RECONCILER_WRITER=ann@desk"
+    )
+    env = dict(pair.split("=") for pair in text.split()) | {"RECONCILER_CRON": "* * * * *"}
+    assert {row.env for row in TABLE} - env.keys() == {"REDIS_URL", "REDIS_PORT"}
+    alone, found = read_settings(str(tmp_path), {}, {}), read_settings(str(tmp_path), {}, env)
+    told = environment(found, alone)
+    assert told.keys() == env.keys() - {"REDIS_HOST", "REDIS_PASSWORD", "RECONCILER_HISTORY"} | {"REDIS_URL"}
+    assert read_settings(str(tmp_path), {}, told | {"REDIS_PASSWORD": "x"}) == found
+    assert environment(alone, alone) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "without", "password"),
+    [
+        ("redis://:p%2Fw@h:1/2", "redis://h:1/2", "p/w"),
+        ("rediss://ann:pw@h", "rediss://ann@h", "pw"),
+        ("redis://ann@h/0?x=1", "redis://ann@h/0?x=1", None),
+        ("unix://ann:pw@/run/a b.sock?db=1", "unix://ann@/run/a b.sock?db=1", "pw"),
+        ("unix:///r.sock?password=p%25w&db=2", "unix:///r.sock?db=2", "p%w"),
+        (
+            "redis+sentinel://:pw@a:1,b:2/m/1?sentinel_username=s",
+            "redis+sentinel://a:1,b:2/m/1?sentinel_username=s",
+            "pw",
+        ),
+        ("redis+cluster://:pw@a:1,b:2", "redis+cluster://a:1,b:2", "pw"),
+        ("embedded:", "embedded:", None),
+    ],
+)
+def test_a_password_is_taken_out_of_an_address(url: str, without: str, password: str | None) -> None:
+    """All else stays, the user too."""
+    assert take_password(url) == (without, password)
+
+
+def test_a_password_comes_from_the_keychain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `security`, which only macOS has; what goes wrong with it is one line and the way out."""
+    (tmp_path / "reconciler.yaml").write_text("redis_password_keychain: hub's\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="needs the command security, which only macOS has; use redis_password_file"):
+        read_settings(str(tmp_path), {}, {})
+    security = tmp_path / "security"
+    security.write_text('#!/bin/sh\n[ "$*" = "find-generic-password -s hub\'s -w" ] && echo " p w"\n')
+    security.chmod(0o755)
+    assert read_settings(str(tmp_path), {}, {}).password == " p w"
+    assert read_settings(str(tmp_path), {}, {"REDIS_PASSWORD": "stronger"}).password == "stronger"
+    security.write_text("#!/bin/sh\necho 'security: The item could not be found.' >&2\nexit 44\n")
+    with pytest.raises(UsageError, match=r"gives no password: security: The item could not be found\.; put it there: "):
         read_settings(str(tmp_path), {}, {})
 
 

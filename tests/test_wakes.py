@@ -5,8 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from reconciler.daemon.wakes import Wakes
+import pytest
+import watchfiles
+
+from reconciler.daemon import Notice
+from reconciler.daemon.news import MOST_WARNED, News
+from reconciler.daemon.triggers import Files
+from reconciler.daemon.wakes import REST, Wakes
+from reconciler.settings import build
 from reconciler.view import Scope
 from tests.waiting import wait_until
 
@@ -51,6 +60,21 @@ def test_a_folder_of_manifests_that_changed_is_read_whole() -> None:
     wakes.manifests(None)
     wakes.manifests(["manifests/mary.yaml"])
     assert take(wakes) == Scope(NOBODY, None)
+
+
+def test_a_drop_rests_before_a_round_takes_it_in() -> None:
+    """One that was made a while ago has rested; any round looks at the spool, so nothing is left to do after it."""
+    wakes = Wakes(0.0)
+    wakes.drop(age=FOREVER)
+    assert take(wakes) == Scope(NOBODY, NOBODY)
+    began = time.monotonic()
+    wakes.drop()
+    assert take(wakes) == Scope(NOBODY, NOBODY)
+    assert time.monotonic() - began >= REST / 2
+    wakes.drop()
+    wakes.file()
+    take(wakes)
+    assert wakes.leftover() is None
 
 
 def test_an_agent_is_looked_at_at_once_and_again_when_it_has_rested() -> None:
@@ -116,3 +140,41 @@ def test_a_worker_that_waits_is_interrupted() -> None:
     wakes.interrupt()
     worker.join(10)
     assert found[-1] is None
+
+
+def test_files_that_the_system_does_not_watch_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said once; no edit waits for the next full round."""
+    real = watchfiles.watch
+
+    def watch(*paths: Any, force_polling: bool | None, **options: Any) -> Any:
+        if not force_polling:
+            raise OSError(28, "OS file watch limit reached")  # it cannot be lowered for a test alone
+        return real(*paths, force_polling=True, **options)
+
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    said: list[str] = []
+    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
+    settings.manifests.mkdir()
+    files = Files(settings, wakes, said.append)
+    files.watch()
+    try:
+        assert take(wakes) == Scope()
+        settle(wakes, Scope())
+        (settings.manifests / "mary.yaml").write_text("")
+        found = take(wakes).paths
+        assert found is None or "manifests/mary.yaml" in found
+        files.watch()
+    finally:
+        files.close()
+    assert len(said) == 1 and "watch limit reached" in said[0]
+
+
+def test_warnings_without_end_are_not_remembered_without_end() -> None:
+    """Each is said once, until there were very many others."""
+    said: list[Notice] = []
+    news = News(said.append)
+    for number in range(2 * MOST_WARNED):
+        news.warn(f"warning {number}")
+        news.warn(f"warning {number}")
+    assert len(said) == 2 * MOST_WARNED
+    assert len(news._warned) <= MOST_WARNED

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..errors import InputError, ReconcilerError
@@ -31,11 +32,14 @@ VERBS = {
     "status": ("checks", "Show agents, freshness, the store, and what is wrong."),
     "get": ("memory", "Print the shared memory, or one agent."),
     "set": ("memory", "Set context keys or the status of an agent."),
+    "record": ("recording", "Drop a result into the spool, as the hooks do; needs no Redis."),
     "delete": ("memory", "Delete an agent everywhere."),
     "watch": ("watching", "Print events as they happen."),
     "history": ("memory", "Show the versions of an agent."),
     "rollback": ("memory", "Make an agent what it was at a version."),
-    "export": ("memory", "Write live agents as manifests."),
+    "explain": ("explaining", "Show why a field has its value."),
+    "conflicts": ("explaining", "Show values that lost to a write which had not seen them."),
+    "export": ("exporting", "Write live agents as manifests."),
     "schema": ("checks", "Print a JSON Schema."),
 }
 
@@ -52,7 +56,16 @@ class Verbs(click.Group):
         module = importlib.import_module(f".{VERBS[cmd_name][0]}", __package__)
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        if "_RECONCILER_COMPLETE" in os.environ:
+            from .completing import teach
+
+            teach(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs from the table: nothing is imported for them."""
+        found = [CompletionItem(name, help=what) for name, (_, what) in VERBS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

@@ -68,9 +68,20 @@ def verb(name: str, *, here: str = "") -> Callable[[Callable[..., int | None]], 
 
         run.__doc__ = function.__doc__
         run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        return click.command(name, short_help=VERBS[name][1])(common_options(run))
+        return click.command(name, Verb, short_help=VERBS[name][1])(common_options(run))
 
     return decorate
+
+
+class Verb(click.Command):
+    """A command whose every usage error names it: the parser's own do not."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
 
 def settings_of(ctx: click.Context, otherwise: str | None) -> Settings:
@@ -171,6 +182,19 @@ def _escape(found: re.Match[str]) -> str:
     """A character as JSON writes it where only ASCII can be printed."""
     units = found[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def number_from_1(most: int | None = None) -> Callable[[object], int]:
+    """The type of an option: a number from 1 on, up to `most`."""
+
+    def number(given: object) -> int:
+        text = str(given)
+        found = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
+        if not 1 <= found <= (most or found):
+            raise click.BadParameter(f"{text[:40]!r} is not a number from 1 {f'to {most:,}' if most else 'on'}")
+        return found
+
+    return number
 
 
 def output_option(*formats: str) -> Callable[[F], F]:

@@ -1,25 +1,22 @@
-"""get, set, delete, history, rollback, export: reading and writing the shared memory by hand."""
+"""get, set, delete, history, rollback: reading and writing the shared memory by hand."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..controller import Options, Round, reconcile_or_away
-from ..errors import Refused, UsageError
+from ..errors import UsageError
 from ..events import Event
-from ..hub import OneShotHub, WriteResult, check_known, check_name, unified
+from ..hub import OneShotHub, WriteResult, check_name, unified
 from ..render import clip
 from ..settings import Settings
-from ..sources.manifests import to_yaml_plain
-from ..sources.yaml_text import write_document
-from ..state import CONTEXT, SHARED, NotJson, decode, encode, present, split_object
+from ..state import CONTEXT, NotJson, decode, encode, split_object
 from ..store import AwayStore
 from ..workspace import open_workspace
-from .common import busy, output_option, print_data, print_text, read_input, report, verb, warn
+from .common import busy, number_from_1, output_option, print_data, print_text, read_input, report, verb, warn
 from .tables import change_lines
 
 
@@ -85,14 +82,16 @@ def set_command(
     values = dict(_pair(pair) for pair in pairs)
     context = {**(_read_object(source) if source else {})}
     status = values.pop("status", None)
+    if status is None and any(pair.startswith("status=") for pair in pairs):
+        raise UsageError("status=null: the status is text", hint="status=idle, or status='\"null\"' for that word")
     if status is not None and not isinstance(status, str):
         status = encode(status)
     for key, value in values.items():
         context[key.removeprefix(CONTEXT)] = value
     with _hub(settings) as hub:
         done = hub.update_agent_context(agent, context, status=status, fields=dict(_pair(pair) for pair in fields))
-        _say(done, output)
-        return _away_code(hub) or (_hint_mirror(settings) if done.won else 0)
+        say_written(done, output)
+        return _away_code(hub) or (hint_mirror(settings) if done.won else 0)
 
 
 def _pair(pair: str) -> tuple[str, Any]:
@@ -122,7 +121,7 @@ def _read_object(source: str) -> dict[str, Any]:
     return value
 
 
-def _say(done: WriteResult, output: str) -> None:
+def say_written(done: WriteResult, output: str) -> None:
     if output == "json":
         facts = {
             "agent": done.agent,
@@ -140,7 +139,7 @@ def _say(done: WriteResult, output: str) -> None:
         click.echo(f"{done.agent}: nothing changed")
 
 
-def _hint_mirror(settings: Settings) -> int:
+def hint_mirror(settings: Settings) -> int:
     from ..files import Lock
 
     if Lock.holder(settings.folder / "lock") is None:
@@ -157,15 +156,15 @@ def delete_command(settings: Settings, agent: str, output: str) -> int:
     with _hub(settings) as hub:
         done = hub.delete_agent(agent)
         if output == "json":
-            _say(done, output)
+            say_written(done, output)
         else:
             click.echo(f"{agent}: deleted")
-        return _away_code(hub) or _hint_mirror(settings)
+        return _away_code(hub) or hint_mirror(settings)
 
 
 @verb("history")
 @click.argument("agent")
-@click.option("-n", "--count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many.")
+@click.option("-n", "--count", type=number_from_1(100_000), default=20, show_default=True, help="How many.")
 @output_option("text", "json", "yaml")
 def history_command(settings: Settings, agent: str, count: int, output: str) -> int:
     """Show an agent's versions, newest first: when, by whom, what changed."""
@@ -188,46 +187,11 @@ def _print_version(event: Event) -> None:
 
 @verb("rollback")
 @click.argument("agent")
-@click.argument("version", type=click.IntRange(1))
+@click.argument("version", type=number_from_1())
 @output_option("text", "json")
 def rollback_command(settings: Settings, agent: str, version: int, output: str) -> int:
     """Make an agent what it was at a version; `history` shows them. It is a new version, so nothing undoes it."""
     with _hub(settings) as hub:
         done = hub.rollback(agent, version)
-        _say(done, output)
-        return _hint_mirror(settings) if done.won else 0
-
-
-@verb("export")
-@click.argument("agents", nargs=-1, metavar="[AGENT]...")
-@click.option("--to", "folder", metavar="DIR", help="Write one file an agent there instead of to stdout.")
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
-def export_command(settings: Settings, agents: tuple[str, ...], folder: str | None, force: bool) -> int:
-    """Write live agents as manifests, to stdout or into a folder."""
-    found = _merged(settings)
-    alive = {name: values for name, fields in sorted(found.merged.items()) if (values := present(fields))}
-    check_known(agents, alive)
-    chosen = {name: alive[name] for name in agents or alive}
-    texts = {name: write_document(to_yaml_plain(name, values)) for name, values in chosen.items()}
-    if folder is None:
-        click.echo("---\n".join(texts.values()), nl=False)
-        return found.exit_code
-    _write_manifests(Path(folder), texts, force)
-    click.echo(f"{len(texts)} manifest{'s' * (len(texts) != 1)} in {folder}", err=True)
-    return found.exit_code
-
-
-def _write_manifests(folder: Path, texts: dict[str, str], force: bool) -> None:
-    from .. import files
-
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--to {folder}: not a folder", hint="manifests are files in a folder")
-    # No agent's name starts like this, so that an agent called shared keeps its own file.
-    names = {name: folder / f"{'_shared' if name == SHARED else name}.yaml" for name in texts}
-    there = [str(path) for path in names.values() if path.exists()]
-    if there and not force:
-        more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
-        raise Refused(f"{there[0]}{more} there already", hint="--force overwrites")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in names.items():
-        files.replace(path, texts[name].encode(), files.identify(path))
+        say_written(done, output)
+        return hint_mirror(settings) if done.won else 0

@@ -13,7 +13,7 @@ import click
 from .. import files, render
 from ..controller import Options, Round, back_up, reconcile_or_away
 from ..errors import NotFound, UsageError
-from ..health import after_round, is_run, write_health
+from ..health import RUN, STARTING, after_round, write_health
 from ..hub import check_known
 from ..plan import Content, Limit, Plan
 from ..settings import FIRST_RUN, Settings
@@ -116,7 +116,8 @@ def held(settings: Settings) -> files.Lock:
     files.private_folder(settings.folder)
     path = settings.folder / "lock"
     holder = files.Lock.holder(path)
-    return files.Lock(path, 0.05 if holder is not None and is_run(settings, holder) else SHORT_WORK)
+    lasting = holder is not None and files.Lock.signed(path, holder) in (STARTING, RUN)
+    return files.Lock(path, 0.05 if lasting else SHORT_WORK)
 
 
 def finish(settings: Settings, done: Round) -> None:
@@ -173,7 +174,7 @@ def _content(texts: dict[str, str]) -> Content | None:
     "--log-format",
     type=click.Choice(("text", "json")),
     default="text",
-    metavar="FORMAT",
+    metavar="text|json",
     help="text for people; json: one document a line on stderr. Default: text.",
 )
 @_prune
@@ -193,11 +194,12 @@ def run_command(ctx: click.Context, settings: Settings, once: bool, log_format: 
         show_round(done)
         print_agents(done.merged)
         return done.exit_code
-    with held(settings):
+    with held(settings) as lock:
+        lock.sign(STARTING)
         from ..daemon import Daemon, Notice
 
         tell = log_line if log_format == "json" else tell_person
-        Daemon(settings, options, tell, lambda: settings_of(ctx, None)).run()
+        Daemon(settings, options, tell, lambda: settings_of(ctx, None)).run(lock)
         tell(Notice("stopped", "info", "Stopped."))
     return 0
 

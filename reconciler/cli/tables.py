@@ -39,11 +39,18 @@ def print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(clip(cell, 60)) for cell in row))
-    Console(highlight=False, soft_wrap=False).print(table)
+    console = Console(highlight=False, soft_wrap=False)
+    with console.capture() as printed:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def change_lines(event: Event) -> Iterator[tuple[str, str]]:
-    """What an event changed: create, update or delete, and a line for a person."""
+    """What an event changed: create, update or delete, and a line for a person; or which value lost."""
+    match event.more.get("conflict"):
+        case {"field": field, "lost": {"value": lost, "by": loser}, "won": {"value": won, "by": winner}}:
+            beaten, winner = f"{clip(encode(lost), 30)} by {clip(str(loser), 40)}", clip(str(winner), 40)
+            yield "update", f"! {clip(str(field), 40)}  {beaten} lost to {clip(encode(won), 30)} by {winner}"
     for change in event.changes:
         op, field, by = str(change.get("op")), clip(str(change.get("field")), 40), clip(str(change.get("by")), 40)
         old, new = encode(change.get("old")), encode(change.get("new"))

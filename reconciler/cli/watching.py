@@ -17,7 +17,7 @@ from ..events import Event
 from ..render import clip
 from ..settings import Settings
 from ..state import encode
-from .common import STYLES, printable, verb, warn
+from .common import STYLES, number_from_1, printable, verb, warn
 from .tables import change_lines
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ LOOK = 1.0
     metavar="VERSION|TIME",
     help="First what the history holds: after a version, or from a time on (2025-11-12T08:00, or seconds with a dot).",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+@click.option("--count", type=number_from_1(), metavar="N", help="End after N events.")
 @click.option(
     "-o",
     "--output",

@@ -15,18 +15,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import date, datetime
 from types import FrameType
 
-from ..base import WarmBase
+from ..base.warm import WarmBase
 from ..controller import Options, Round, Scope, back_up, reconcile
 from ..errors import ReconcilerError, StoreAway, StoreError
-from ..health import write_health
+from ..files import Lock
+from ..health import RUN, STARTING, write_health
 from ..settings import Settings
+from ..spool import Spool
 from ..store import AwayStore
 from ..workspace import Workspace, open_workspace
 from .news import News, Notice, Tell
 from .triggers import Clock, Files, Writes, crontab
-from .wakes import Wakes
+from .wakes import REST, Wakes
 
 __all__ = ["Daemon", "Notice"]
 
@@ -47,16 +50,25 @@ class Daemon:
         self.news = News(self.tell)
         self._stopping = self._reloading = self._reporting = self._ended = False
         self._health_at = 0.0
+        self._tidied: date | None = None
         self._error: BaseException | None = None
 
-    def run(self) -> None:
-        """Until stopped. The worker has a thread of its own, so that a signal finds nothing locked."""
-        with self._signals() as (bell, ring):
+    def run(self, lock: Lock) -> None:
+        """Until stopped. The worker has a thread of its own, so that a signal finds nothing locked.
+
+        `lock` is the workspace's, held. A second signal leaves while the worker may be in the middle of a round, so
+        nobody else has the workspace until this process is gone.
+        """
+        with self._signals() as (bell, ring), _asked(lock):
             worker = threading.Thread(target=self._run, args=(ring,), name="worker", daemon=True)
-            worker.start()
-            while not self._ended:
-                bell.recv(64)
-            worker.join()
+            try:
+                worker.start()
+                while not self._ended:
+                    bell.recv(64)
+                worker.join()
+            except KeyboardInterrupt:
+                lock.keep()
+                raise
         if self._error is not None:
             raise self._error
 
@@ -75,6 +87,7 @@ class Daemon:
     def _session(self) -> Iterator[tuple[Workspace, Files]]:
         """The workspace, opened with the settings as they are now, and everything that wakes."""
         settings, wakes = self.settings, self.wakes
+        self._tidied = None
         wakes.quiet = settings.quiet.total_seconds()
         with ExitStack() as opened:
             opening = open_workspace(settings, self.news.warn, lasting=True, on_return=wakes.everything)
@@ -84,7 +97,7 @@ class Daemon:
             opened.enter_context(closing(Writes(workspace.store, wakes, self.news.warn)))
             watcher = opened.enter_context(closing(Files(settings, wakes, self.news.warn)))
             wakes.everything()
-            yield replace(workspace, base=base), watcher
+            yield replace(workspace, base=base, spool=Spool(settings.spool, rest=int(REST * 1_000_000))), watcher
 
     def _work(self, workspace: Workspace, watcher: Files) -> None:
         """Rounds, until it is time to stop or to reload; then what is left, once."""
@@ -114,6 +127,8 @@ class Daemon:
             done, away = self._reconcile(workspace, scope)
             if scope.agents is None:
                 back_up(workspace.settings, done)
+                if away is None:
+                    self._tidy(workspace, done)
         except Exception as error:
             if self.news.health.redis == "" and isinstance(error, ReconcilerError):
                 raise  # even the first round is impossible: somebody is there to read it
@@ -130,7 +145,26 @@ class Daemon:
         for notice in news:
             self.tell(notice)
         self.wakes.settle(scope, done.again, began, AGAIN)
+        if done.more:
+            self.wakes.drop()
         return now + min(now - began, 1.0)  # under a flood, half of the time at most
+
+    def _tidy(self, workspace: Workspace, done: Round) -> None:
+        """After a full round with Redis: it has learnt what anybody wrote on files; and once a day, and with new
+        settings, histories become as long as they are to be."""
+        base = workspace.base
+        if not done.refused and base.owes() and not base.journal():
+            base.owe(False)
+        today = datetime.now().astimezone().date()
+        if self._tidied == today:
+            return
+        try:
+            workspace.store.trim()
+        except StoreError as error:
+            self.news.warn(f"histories are not shortened: {error}")
+        except StoreAway:
+            return
+        self._tidied = today
 
     def _reconcile(self, workspace: Workspace, scope: Scope) -> tuple[Round, StoreAway | StoreError | None]:
         """A round, and why it was one on files, if it was: Redis is away, or refuses this program.
@@ -191,6 +225,16 @@ class Daemon:
                 signal.signal(number, handler)
             bell.close()
             ring.close()
+
+
+@contextmanager
+def _asked(lock: Lock) -> Iterator[None]:
+    """Only while the signals are handled: SIGUSR1 would end a process that does not expect it."""
+    lock.sign(RUN)
+    try:
+        yield
+    finally:
+        lock.sign(STARTING)
 
 
 def _unless_nobody_reads(tell: Tell) -> Tell:

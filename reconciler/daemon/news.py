@@ -23,6 +23,9 @@ from ..state import SHARED, State, present
 TOLD_EVERY = 0.2
 """Seconds between two lines that tell what rounds did."""
 
+MOST_WARNED = 1_000
+"""Warnings that are remembered; then each may be said once more."""
+
 LONGEST_PAUSE = 4.0
 """Seconds between two tries when round after round fails: what was mended is green again within five."""
 
@@ -57,6 +60,8 @@ class News:
     def warn(self, text: str) -> None:
         """Something to be said once."""
         if text not in self._warned:
+            if len(self._warned) >= MOST_WARNED:
+                self._warned.clear()
             self._warned.add(text)
             self.tell(Notice("warning", "warning", text))
 
@@ -64,9 +69,9 @@ class News:
         """A round is over, on files where `away` tells why: what is new."""
         before, now = self.health, time.time_ns() // 1000
         self._remember(done)
-        errors = [problem for problem in done.plan.problems if problem.severity == "error"]
-        errors += [problem for found in self._found.values() for problem in found if problem.severity == "error"]
-        wrong = tuple(dict.fromkeys([*map(str, errors), *self._refused.values()]))
+        errors = [*done.plan.errors, *(problem for found in self._found.values() for problem in found)]
+        lasting = [str(problem) for problem in errors if problem.severity == "error" and not problem.once]
+        wrong = tuple(dict.fromkeys([*lasting, *self._refused.values()]))
         if isinstance(away, StoreError):  # nothing but somebody's hand makes it good again
             wrong += (str(away),)
         code = 3 if wrong else 5 if away else 0
@@ -76,6 +81,7 @@ class News:
         )  # fmt: skip
         self._failed = ""
         news = [*self._recovery(before), *self._store(before, away), *self._wrong(before.wrong)]
+        news += [Notice("quarantined", "error", str(problem)) for problem in done.plan.errors if problem.once]
         if not before.redis:
             news.append(Notice("started", "info", "watching for changes", _facts([done.plan]), done))
         else:

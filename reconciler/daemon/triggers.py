@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,14 +18,19 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from ..errors import StoreAway, StoreError, UsageError
+from ..errors import ReconcilerError, StoreAway, StoreError, UsageError
+from ..files import make_folder
 from ..settings import Settings
 from ..sources.manifests import shown
 from ..store import LiveStore
+from .logs import bound, own_logs
 from .wakes import Wakes
 
 STEP = 10
 """Milliseconds between two looks for changed files: 5 would halve the delay and cost most of one percent of a core."""
+
+LOOK = 300
+"""Milliseconds between two looks at every file where the system does not tell which ones change."""
 
 POLL = 1.0
 """Seconds between two full rounds where Redis does not tell who was written."""
@@ -42,6 +48,8 @@ class Files:
     def watch(self) -> None:
         """Watch the folders that are there now; called again after each full round, since one may be new."""
         folders = {self.settings.context_file.parent, self.settings.manifests, self.settings.folder}
+        if self.settings.inbox:
+            folders.add(self._inbox())
         found = {os.path.realpath(folder): folder for folder in folders if folder.is_dir()}
         if found == self._watched:
             return
@@ -49,6 +57,15 @@ class Files:
         self._watched, self._stop = found, threading.Event()
         self._thread = threading.Thread(target=self._run, args=(found, self._stop), name="files", daemon=True)
         self._thread.start()
+
+    def _inbox(self) -> Path:
+        """Made where it is not there, so that the first file in it is seen at once."""
+        folder = self.settings.inbox_folder
+        try:
+            make_folder(folder)
+        except ReconcilerError as error:
+            self.warn(str(error))
+        return folder
 
     def close(self) -> None:
         self._stop.set()
@@ -58,35 +75,54 @@ class Files:
         self._watched = {}
 
     def _run(self, folders: dict[str, Path], stop: threading.Event) -> None:
-        watching = False
+        """Where the system does not tell (it has run out of inotify watches), the files are looked at."""
         try:
-            for changes in watchfiles.watch(
-                *folders, watch_filter=None, stop_event=stop, step=STEP, debounce=STEP, rust_timeout=1_000,
-                raise_interrupt=False, yield_on_timeout=True,
-            ):  # fmt: skip
-                if not watching:
-                    self.wakes.everything()  # what happened before the watch began
-                    watching = True
-                for _, path in changes:
-                    self._changed(path, folders)
-        except (OSError, RuntimeError) as error:  # the next full round watches what is there then
-            self._watched = {}
-            self.warn(f"files are not watched, so edits wait for the next full round: {error}")
+            self._follow(folders, stop, polling=False)
+        except (OSError, RuntimeError) as error:
+            self.warn(f"the system does not tell which files change, so they are looked at all the time: {error}")
+            try:
+                self._follow(folders, stop, polling=True)
+            except (OSError, RuntimeError) as worse:  # the next full round watches what is there then
+                self._watched = {}
+                self.warn(f"files are not watched, so edits wait for the next full round: {worse}")
 
-    def _changed(self, path: str, folders: dict[str, Path]) -> None:
+    def _follow(self, folders: dict[str, Path], stop: threading.Event, *, polling: bool) -> None:
+        watching = False
+        for changes in watchfiles.watch(
+            *folders, watch_filter=None, stop_event=stop, step=STEP, debounce=STEP, rust_timeout=1_000,
+            raise_interrupt=False, yield_on_timeout=True, force_polling=polling or None, poll_delay_ms=LOOK,
+        ):  # fmt: skip
+            if not watching:
+                self.wakes.everything()  # what happened before the watch began
+                watching = True
+            for change, path in changes:
+                self._changed(path, folders, gone=change == watchfiles.Change.deleted)
+
+    def _changed(self, path: str, folders: dict[str, Path], *, gone: bool) -> None:
         real = max((folder for folder in folders if path.startswith(folder)), key=len, default="")
         name = Path(path).name
         if not real or path == real:
             self.wakes.everything()
             return
-        folder = folders[real]
+        folder, spool = folders[real], self.settings.spool.name
         if folder == self.settings.folder:
-            if name.startswith("state.db"):
+            if name == "state.db":  # not its journal, which merely reading touches where root reads
                 self.wakes.file()
+            elif not gone and os.path.relpath(path, real) in (spool, os.path.join(spool, name)):
+                self._dropped(name)
+        elif folder == self.settings.inbox_folder:
+            if name.endswith(".json") and not gone and os.path.dirname(path) == real:
+                self.wakes.drop()
         elif folder == self.settings.manifests:
             self._manifest_changed(folder / os.path.relpath(path, real))
         elif name == self.settings.context_file.name:
             self.wakes.file()
+
+    def _dropped(self, name: str) -> None:
+        if name.endswith(".drop"):
+            self.wakes.drop(time.time() - int(name[:16]) / 1_000_000 if name[:16].isdecimal() else 0.0)
+        elif name == self.settings.spool.name:  # just made: what is in it already has told nobody
+            self.wakes.drop()
 
     def _manifest_changed(self, path: Path) -> None:
         if path.suffix in (".yaml", ".yml"):
@@ -140,7 +176,9 @@ class Writes:
 
 
 class Clock:
-    """Wakes for the full round: at intervals, or as a crontab says; and at the start of each day, for its backup."""
+    """Wakes for the full round: at intervals, or as a crontab says; and at the start of each day, for its backup.
+
+    Each minute it looks whether a log has become too large."""
 
     def __init__(self, settings: Settings, wakes: Wakes) -> None:
         self._scheduler = BackgroundScheduler(job_defaults={"misfire_grace_time": None, "coalesce": True})
@@ -148,6 +186,9 @@ class Clock:
         full = crontab(settings)
         self._scheduler.add_job(wakes.everything, full or IntervalTrigger(seconds=seconds, jitter=seconds / 10))
         self._scheduler.add_job(wakes.everything, CronTrigger(hour=0, minute=0, jitter=600))
+        if logs := own_logs(settings):
+            bound(logs)
+            self._scheduler.add_job(bound, IntervalTrigger(minutes=1), [logs])
         self._scheduler.start()
 
     def close(self) -> None:

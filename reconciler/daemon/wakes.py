@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from ..view import Scope
 
+REST = 0.02
+"""Seconds that a drop rests in the spool, so that those of processes which drop at the same time are all there."""
+
 PATIENCE = 20
 """Somebody who never stops writing is not waited for longer than so many quiet times."""
 
@@ -35,6 +38,7 @@ class Wakes:
         self._agents: dict[str, _Touch] = {}
         self._all = self._file = self._interrupted = False
         self._paths: set[str] | None = set()
+        self._dropped = float("inf")
 
     def everything(self) -> None:
         """Anything may have changed."""
@@ -56,6 +60,12 @@ class Wakes:
                 self._paths = None
             elif self._paths is not None:
                 self._paths.update(paths)
+            self._changed.notify()
+
+    def drop(self, age: float = 0.0) -> None:
+        """Somebody dropped something into the spool so many seconds ago."""
+        with self._changed:
+            self._dropped = min(self._dropped, time.monotonic() + min(max(REST - age, 0.0), REST))
             self._changed.notify()
 
     def live(self, agents: Iterable[str] | None) -> None:
@@ -93,7 +103,7 @@ class Wakes:
         """What nobody has taken yet, resting or not; None for nothing."""
         with self._changed:
             now = time.monotonic()
-            if not self._agents and self._due(now) > now:
+            if not self._agents and self._due(now) > now and self._dropped == float("inf"):
                 return None
             for touch in self._agents.values():
                 touch.due, touch.first = now, now - PATIENCE * self.quiet
@@ -117,7 +127,7 @@ class Wakes:
     def _due(self, now: float) -> float:
         if self._all or self._file or self._paths is None or self._paths:
             return now
-        return min((touch.due for touch in self._agents.values()), default=float("inf"))
+        return min(self._dropped, *(touch.due for touch in self._agents.values()), float("inf"))
 
     def _rests(self, touch: _Touch, now: float) -> bool:
         return now - touch.last < self.quiet and now - touch.first < PATIENCE * self.quiet
@@ -130,5 +140,5 @@ class Wakes:
         for agent in due:
             self._agents[agent].due = float("inf")
         self._all = self._file = False
-        self._paths = set()
+        self._paths, self._dropped = set(), float("inf")  # each round looks at the spool
         return Scope(agents, paths, resting)

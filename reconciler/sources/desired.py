@@ -62,13 +62,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the sources say of the agents that a round is about."""
+    """What the sources say of the agents that a round is about; `dropped`: what waits in the spool."""
 
     context: ContextSource
     loaded: manifests.Loaded
     declared: manifests.Declared
     problems: tuple[Problem, ...]
     unreadable: frozenset[str]
+    dropped: State
 
 
 def desire(reading: Reading, memory: Memory, now: int) -> Desired:
@@ -79,7 +80,7 @@ def desire(reading: Reading, memory: Memory, now: int) -> Desired:
         paths = loaded.files if reading.paths is None else reading.paths
         loaded = loaded._replace(files=part(loaded.files, paths), manifests=part(loaded.manifests, names))
     declared = manifests.declare(loaded, reading.loaded.files, memory.manifests, now)
-    return Desired(context, loaded, declared, reading.problems, reading.unreadable)
+    return Desired(context, loaded, declared, reading.problems, reading.unreadable, {})
 
 
 @dataclass(frozen=True, slots=True)

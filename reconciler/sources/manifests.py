@@ -339,15 +339,15 @@ def _stamped(before: Mapping[str, Field], at: int, by: str, name: str, text: str
 
 
 def to_yaml_plain(agent: str, values: Mapping[str, str]) -> dict[str, Any]:
-    """An agent's live values as a manifest, plain data, for `export`."""
+    """An agent's live values as a manifest, plain data, for `export`. Raises NotJson for what Python cannot hold."""
     spec: dict[str, Any] = {}
-    if "status" in values:
+    if "status" in values and agent != SHARED:
         spec["status"] = decode(values["status"])
     context = {name.removeprefix(CONTEXT): decode(text) for name, text in values.items() if name.startswith(CONTEXT)}
     fields = {
         name: decode(text)
         for name, text in values.items()
-        if name not in ("status", LAST_UPDATE) and not name.startswith(CONTEXT)
+        if name != LAST_UPDATE and not name.startswith(CONTEXT) and (name != "status" or agent == SHARED)
     }
     if context and agent != SHARED:
         spec["context"] = context

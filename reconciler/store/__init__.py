@@ -185,6 +185,9 @@ class LiveStore(Protocol):
     def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
         """The version of every agent, or of the named ones, without reading their fields; 0 for none."""
 
+    def trim(self) -> int:
+        """Shorten every history to as many versions as the settings keep; how many went."""
+
     def listen(self, agents: Sequence[str] = ()) -> Channel:
         """Subscribe to these agents' channels, or to all events; when this returns, nothing more is missed."""
 
@@ -225,6 +228,9 @@ class AwayStore:
         raise self.reason.with_traceback(None)
 
     def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
+        raise self.reason.with_traceback(None)
+
+    def trim(self) -> int:
         raise self.reason.with_traceback(None)
 
     def listen(self, agents: Sequence[str] = ()) -> Channel:

@@ -118,6 +118,9 @@ class Breaker:
     def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
         return self._call(lambda store: store.versions(agents))
 
+    def trim(self) -> int:
+        return self._call(lambda store: store.trim())
+
     def listen(self, agents: Sequence[str] = ()) -> Channel:
         return self._call(lambda store: store.listen(agents))
 

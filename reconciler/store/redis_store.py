@@ -209,6 +209,21 @@ class RedisStore:
                 found[name] = int(answer) if isinstance(answer, bytes) and answer.isdigit() else 0
         return found
 
+    def trim(self) -> int:
+        """A write shortens the history of its own agent only; a setting that was lowered concerns all."""
+        return self._call(self._trim)
+
+    def _trim(self) -> int:
+        names, gone = sorted(self._names([])), 0
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            answers = self.wire.exchange([("XTRIM", keys_of(name).history, "MAXLEN", self._history) for name in chunk])
+            for answer in answers:
+                if isinstance(answer, RedisError) and "WRONGTYPE" not in str(answer):
+                    raise answer
+                gone += answer if isinstance(answer, int) else 0
+        return gone
+
     def publish(self, event: Event) -> int:
         text = event.text
         commands: list[Command] = [("PUBLISH", agent_channel(event.agent), text), ("PUBLISH", CHANNEL, text)]

@@ -11,7 +11,7 @@ import redis
 from tests.cli.shell import Shell, listing, stored
 
 LOOKS = (("diff",), ("diff", "-o", "json"), ("diff", "--prune"), ("validate",), ("status",), ("get",), ("get", "mary"),
-         ("history", "mary"), ("export",))  # fmt: skip
+         ("history", "mary"), ("explain", "mary", "role"), ("conflicts",), ("export",))  # fmt: skip
 READS = {"HELLO", "AUTH", "SELECT", "CLIENT", "PING", "TIME", "SCAN", "HGET", "HGETALL", "EVALSHA_RO", "XREVRANGE"}
 """And `SCRIPT LOAD`, which the first to read sends to a server that has not seen the reading script."""
 

@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 import redis
 
+from reconciler.base import Base
+from reconciler.health import Health, write_health
+from reconciler.settings import build
 from reconciler.store.embedded import server_binary
+from reconciler.store.layout import keys_of
 from tests.cli.shell import PROJECT, Shell, listing, read_until, say
 from tests.waiting import wait_until
 
@@ -77,7 +81,7 @@ def test_a_run_that_does_not_answer_is_not_healthy(applied: Shell) -> None:
 
 
 def test_only_a_run_is_asked(applied: Shell) -> None:
-    """Another program that holds the lock would die of the signal."""
+    """Another program that holds the lock would die of the signal, also one with the pid of a `run` that was killed."""
     folder = applied.root / ".reconciler"
     program = (
         f"from reconciler.files import *\nwith Lock(Path({str(folder / 'lock')!r})): print('held', flush=True); input()"
@@ -85,9 +89,24 @@ def test_only_a_run_is_asked(applied: Shell) -> None:
     words = [*applied.words()[:1], "-c", program]
     with subprocess.Popen(words, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         read_until(holder, "held")
+        write_health(build(applied.root, {}, {}, {}), Health(at=1, pid=holder.pid))
         assert applied("status").code == 0
         assert holder.poll() is None
         holder.communicate("\n")
+
+
+def test_a_run_shortens_histories_and_settles_what_was_owed(applied: Shell, client: redis.Redis) -> None:
+    """When it begins, with the settings as they are then."""
+    for number in range(5):
+        client.hset("memory:agents:mary", "status", str(number))
+        applied("apply")
+    base = Base(applied.root / ".reconciler")
+    base.owe(True)
+    applied.env = {"RECONCILER_HISTORY": "2"}
+    with applied.start("run") as process:
+        wait_until(lambda: client.xlen(keys_of("mary").history) == 2, 20)
+        wait_until(lambda: not base.owes(), 20)
+        assert say(process, signal.SIGTERM).code == 0
 
 
 def test_sighup_reads_the_settings_again(applied: Shell, client: redis.Redis) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from reconciler.files import Lock
 from reconciler.store.embedded import server_binary
-from tests.cli.shell import Shell, read_until, say
+from tests.cli.shell import PROJECT, Shell, read_until, say
 from tests.waiting import wait_until
 
 READY = "Watching for changes"
@@ -44,7 +46,7 @@ def test_the_lock_of_a_killed_reconciler_is_taken_over(six: Shell) -> None:
     with six.start("run") as first:
         read_until(first, READY)
         say(first, signal.SIGKILL)
-    assert (six.root / ".reconciler" / "lock").read_text() == f"{first.pid}\n"
+    assert (six.root / ".reconciler" / "lock").read_text() == f"{first.pid} run\n"
     assert "not running" in six("status").out
     assert six("apply").code == 0
 
@@ -57,6 +59,42 @@ def test_run_ends_with_0_on_the_first_signal(six: Shell, number: signal.Signals)
         done = say(process, number)
     assert done.code == 0
     assert done.out.endswith("Stopped.\n")
+
+
+TWO_SIGNALS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from reconciler.controller import Options
+from reconciler.daemon import Daemon
+from reconciler.files import Lock, private_folder
+from reconciler.settings import build
+
+settings = build(Path(sys.argv[1]), {}, {}, {"redis": "unix:///nowhere/s"})
+private_folder(settings.folder)
+
+def tell(notice):
+    while not daemon._stopping:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+
+daemon = Daemon(settings, Options(), tell, lambda: settings)
+lock = Lock(settings.folder / "lock")
+try:
+    with lock:
+        daemon.run(lock)
+except KeyboardInterrupt:
+    print(Lock.holder(lock.path) == os.getpid(), Lock.signed(lock.path, os.getpid()))
+"""
+
+
+def test_the_second_signal_frees_the_workspace_only_when_the_process_is_gone(tmp_path: Path) -> None:
+    """Its worker may be in the middle of a round; meanwhile nobody may ask it how it stands."""
+    words = [sys.executable, "-c", TWO_SIGNALS, str(tmp_path)]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True", "starting"], done.stderr
+    assert Lock.holder(tmp_path / ".reconciler" / "lock") is None
 
 
 def test_run_mirrors_what_changes_in_a_file_or_a_manifest(six: Shell, client: redis.Redis) -> None:

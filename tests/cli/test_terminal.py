@@ -90,3 +90,11 @@ def test_something_moves_while_a_command_takes_long() -> None:
     os.close(ours)
     assert process.returncode == 0
     assert subprocess.run(words, input=b"", capture_output=True, cwd=PROJECT, check=True).stderr == b""
+
+
+def test_a_table_in_a_pipe_has_no_blanks_at_the_end_of_its_lines(six: Shell) -> None:
+    """So that what is kept of it differs only where the state does."""
+    for words in (("run", "--once"), ("status",)):
+        found = six(*words).out.splitlines()
+        assert any("mary" in line for line in found)
+        assert [line for line in found if line != line.rstrip()] == []

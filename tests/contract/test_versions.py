@@ -27,6 +27,21 @@ def test_history_is_bounded_exactly(memory: Memory) -> None:
     assert [event.version for event in memory.store.history("mary", 2)] == [20, 19]
 
 
+def test_a_bound_that_was_lowered_shortens_every_history(memory: Memory) -> None:
+    """Also of agents that nobody writes any more; once is enough, and what is no history stays."""
+    for agent in ("mary", "rnd"):
+        for number in range(5):
+            write(memory, put("context.n", number), agent=agent)
+    write(memory, put("context.n", 1), agent="odd")
+    memory.redis.delete(keys_of("odd").history)
+    memory.redis.set(keys_of("odd").history, "somebody else's")
+    memory = memory.with_limits(history=2)
+    assert (memory.store.trim(), memory.store.trim()) == (6, 0)
+    assert [event.version for event in memory.store.history("rnd", 100)] == [5, 4]
+    assert memory.redis.get(keys_of("odd").history) == b"somebody else's"
+    assert write(memory, put("context.n", 9)).version == 6
+
+
 def test_no_history_is_kept_when_none_is_wanted(memory: Memory) -> None:
     """A bound of 0 makes no stream; versions and events go on."""
     memory = memory.with_limits(history=0)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import UnifiedMemoryHub
+from reconciler.base import Base
 from tests.story.desk import Desk, six_agents
 from tests.waiting import wait_until
 
@@ -100,3 +101,4 @@ def test_no_update_is_lost_to_a_program_that_rewrites_the_whole_file(desk: Desk,
     assert mary["status"] == f"live {updates - 1}"
     assert (gc["context"]["turn"], gc["status"]) == ((updates - 1) % 3, ("idle", "busy")[(updates - 1) % 2])
     assert (cls["status"], cls["insight"]) == (f"raw {updates - 1}", f"i{updates - 1}")
+    assert Base(desk.settings.folder).conflicts() == []  # each field has one writer, and an old copy writes nothing

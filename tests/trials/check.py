@@ -171,6 +171,8 @@ class History:
             if not line.startswith(b"{"):
                 continue  # a word about the connection
             event = json.loads(line)
+            if event["event"] == "conflict":
+                continue  # nothing was written
             numbers.setdefault(event["agent"], []).append(event["version"])
             known = self.events.get(event["agent"], {}).get(event["version"])
             if known and known["changes"] != event["changes"]:

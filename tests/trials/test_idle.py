@@ -79,5 +79,7 @@ def test_a_daemon_with_a_thousand_agents_and_nothing_to_do_writes_nothing(tmp_pa
         changed = [one[0] for one, other in zip(settled, now, strict=False) if one != other]
         assert now == settled, changed
         assert writing(client, list(commands)) == {}
+        rounds = sum(words == ["TIME"] for words in commands)
+        assert rounds <= 1 + SECONDS / 30, "rounds that nothing has asked for"
         say(f"{share:.2f} % of one core, {len(commands)} commands in {SECONDS} s")
         assert share < SHARE

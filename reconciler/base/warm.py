@@ -1,0 +1,149 @@
+"""The database as one process sees it that does round after round: what it said is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, Version
+from ..sources.manifests import Known
+from ..state import State
+from . import Base
+from .memory import Conflict, Memory
+from .rows import read_journal
+
+T = TypeVar("T")
+
+
+class WarmBase(Base):
+    """The database as the one process sees it that holds the workspace's lock: nobody else writes it, but for
+    the journal, so what it says is kept. `save` takes parts (`Memory.only`) as well. One thread at a time, one
+    connection; one who let go of the lock in between calls `refresh` first."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._memory: Memory | None = None
+        self._db: sqlite3.Connection | None = None
+        self._inode = self._seen = -1
+
+    def load(self) -> Memory:
+        """As it is kept; writes that others have put into the journal are noticed."""
+        if self._memory is None or self._moved():
+            self._memory = super().load()
+            self._seen = self._data_version()
+        elif self._seen != (seen := self._data_version()):
+            with self._open() as db:
+                self._memory = replace(self._memory, journal=tuple(read_journal(db)))
+            self._seen = seen
+        return self._memory
+
+    def refresh(self) -> None:
+        """Believe nothing that was kept if anybody has written since."""
+        if self._memory is not None and (self._moved() or self._seen != self._data_version()):
+            self._memory = self._placed = None
+
+    def save(
+        self,
+        before: Memory,
+        after: Memory,
+        *,
+        now: int,
+        new_versions: Iterable[Version] = (),
+        conflicts: Iterable[Conflict] = (),
+    ) -> None:
+        added = list(new_versions)
+        super().save(before, after, now=now, new_versions=added, conflicts=conflicts)
+        known = self._memory or Memory()
+        versions = _trimmed([*reversed(added), *known.file_versions], now)
+        whole = _whole(known, before, after)
+        done = {entry.id for entry in before.journal}
+        journal = tuple(entry for entry in known.journal if entry.id not in done)
+        self._memory = replace(whole, file_versions=versions, journal=journal)
+
+    def told(self, numbers: Iterable[int]) -> None:
+        super().told(numbers)
+        if self._memory is not None:
+            self._memory = replace(self._memory, untold=bool(self.conflicts(untold=True)))
+
+    def unwrite(self, memory: Memory, file: State) -> None:
+        super().unwrite(memory, file)
+        known = self._memory or Memory()
+        restored = _folded(known.file, memory.file, file)
+        self._memory = replace(known, file=restored, file_versions=list(known.file_versions)[1:])
+
+    def placed(self, at: int) -> None:
+        """Known at once; it is written with the next save, or at the end."""
+        self._placed = at
+        if self._memory is not None:
+            newest = [version._replace(written=at) for version in self._memory.file_versions[:1]]
+            self._memory = replace(self._memory, file_versions=[*newest, *self._memory.file_versions[1:]])
+
+    def append_journal(self, state: State) -> None:
+        super().append_journal(state)
+        self._seen = -1
+
+    def close(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error), self._db:  # a round that finds the file as it is notes it too
+                self._note_placed(self._db)
+            self._db.close()
+            self._db = None
+
+    def _moved(self) -> bool:
+        """Whether somebody took the file away, or put another one in its place."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _data_version(self) -> int:
+        """Changes when another connection has committed something."""
+        if self._db is None:
+            return -1
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextmanager
+    def _open(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
+        if self._moved():
+            self.close()
+        with self._reported():
+            if self._db is None:
+                self._db = self._connect(read_only=False)
+                self._inode = self.path.stat().st_ino
+            with self._db as db:
+                yield db
+
+
+def _whole(known: Memory, before: Memory, after: Memory) -> Memory:
+    """Everything remembered, with what differs between `before` and `after` changed."""
+    manifests = Known(
+        _folded(known.manifests.files, before.manifests.files, after.manifests.files),
+        _folded(known.manifests.fields, before.manifests.fields, after.manifests.fields),
+    )
+    return replace(
+        after, merged=_folded(known.merged, before.merged, after.merged),
+        versions=_folded(known.versions, before.versions, after.versions),
+        file=_folded(known.file, before.file, after.file), manifests=manifests, names=None,
+        unlearnt={**{key: was for key, was in known.unlearnt.items() if key not in before.unlearnt}, **after.unlearnt},
+    )  # fmt: skip
+
+
+def _folded(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str, T]) -> dict[str, T]:
+    """Exactly what `_save_rows` writes: what differs, and nothing that both have in common. A version of the file
+    that was taken back (`unwrite`) is in both."""
+    changed = {**whole, **{name: value for name, value in after.items() if before.get(name) != value}}
+    for name in before.keys() - after.keys():
+        changed.pop(name, None)
+    return changed
+
+
+def _trimmed(versions: list[Version], now: int) -> list[Version]:
+    """Newest first, without those that no stale copy can have been made from any more; as `save` keeps them."""
+    kept = versions[:KEEP_MOST]
+    while len(kept) > KEEP_VERSIONS and kept[-1].written < now - KEEP_SPAN:
+        kept.pop()
+    return kept
