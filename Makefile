@@ -6,7 +6,7 @@ INSTALL = .venv/bin/python -m pip install -qq --disable-pip-version-check -c con
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format bench live clean
+.PHONY: help run test check format bench live hooks clean
 
 # A virtual environment holds absolute paths: in a folder that was moved or copied it is made anew.
 $(shell [ -x .venv/bin/python ] && [ "$$(cat .venv/.embedded 2>&1)" = "$$(pwd -P)" ] || rm -f .venv/.embedded .venv/.test)
@@ -36,6 +36,9 @@ bench: .venv/.embedded ## time a round over 10,000 agents beside what it can be 
 
 live: .venv/.embedded ## time how fast a write arrives, on each way, beside a bare HSET and PUBLISH; some minutes
 	.venv/bin/python benchmarks/live.py $(ARGS)
+
+hooks: .venv/.embedded ## time what a hook costs its caller, beside `zsh -c true`
+	.venv/bin/python benchmarks/hooks.py $(ARGS)
 
 clean: ## remove .venv, builds and caches; workspace/ stays
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

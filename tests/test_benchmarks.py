@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 PROJECT = Path(__file__).parent.parent
 RATIOS = (
@@ -77,4 +80,16 @@ def test_a_benchmark_of_nothing_is_refused() -> None:
         assert run("--agents", "0", folder=folder).returncode == 2
         assert run("--rounds", "0", folder=folder).returncode == 2
         assert run("--writes", "3", "--rounds", "4", folder=folder, script="live.py").returncode == 2
+        assert os.listdir(folder) == []
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="the hooks are zsh scripts, and there is no zsh on PATH")
+def test_a_small_benchmark_of_hooks_prints_a_hook_beside_a_bare_shell_and_leaves_nothing_behind() -> None:
+    """Two calls of each; a wrong number is a usage error."""
+    with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as folder:
+        done = run("--calls", "2", folder=folder, script="hooks.py")
+        assert (done.returncode, done.stderr) == (0, "")
+        for row in ("zsh -f -c true", "mary_memory_hook.zsh", "rnd_memory_hook.zsh", "a function, in a zsh that runs"):
+            assert re.search(rf"^{re.escape(row)} +\d+\.\d\d ms .* \d+\.\d\d$", done.stdout, re.M), done.stdout
+        assert run("--calls", "0", folder=folder, script="hooks.py").returncode == 2
         assert os.listdir(folder) == []

@@ -46,13 +46,15 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """No tests, no manifests, no workspace."""
+    """No tests, no workspace; samples, schemas and templates inside the package."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"reconciler"}
     scripts = {f"reconciler/store/{name}.lua" for name in ("read", "usual", "write")}
     assert {"reconciler/py.typed", *scripts} <= set(names)
-    schemas = {f"reconciler/schemas/{path.name}" for path in (PROJECT / "schemas").iterdir()}
-    assert schemas <= set(names)
+    shipped = {f"reconciler/service/files/{path.name}" for path in (PROJECT / "reconciler/service/files").iterdir()}
+    assert len(shipped) >= 5 and shipped <= set(names)
+    for folder in ("launchd", "manifests", "schemas"):
+        assert {f"reconciler/{folder}/{path.name}" for path in (PROJECT / folder).iterdir()} <= set(names)
 
 
 def test_the_installed_program_reads_its_own_schemas_and_script(installed: Path) -> None:
@@ -67,6 +69,16 @@ def test_the_installed_program_reads_its_own_schemas_and_script(installed: Path)
         (PROJECT / "reconciler" / "store" / name).read_text("utf-8") for name in ("usual.lua", "write.lua")
     )
     assert told.partition("\n")[2].strip() == script.strip()
+
+
+def test_the_installed_program_has_its_samples_and_its_template(installed: Path, tmp_path: Path) -> None:
+    """`init` and `install launchd` find what they need where it was installed."""
+    made = run(installed, "-m", "reconciler", "init", str(tmp_path / "new"))
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "new" / "manifests" / "mary.yaml").is_file()
+    program = "from reconciler.service import find; from reconciler.workspace import read_settings\n"
+    program += f"print(len(find('launchd').wanted(read_settings({str(tmp_path)!r}, {{}}, {{}}))[1].edit(None)))"
+    assert int(run(installed, "-c", program).stdout) > 500
 
 
 def test_the_installed_program_knows_its_version(installed: Path, wheel: Path) -> None:

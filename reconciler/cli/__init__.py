@@ -41,6 +41,9 @@ VERBS = {
     "conflicts": ("explaining", "Show values that lost to a write which had not seen them."),
     "export": ("exporting", "Write live agents as manifests."),
     "schema": ("checks", "Print a JSON Schema."),
+    "init": ("starting", "Make a workspace, or complete one; overwrites nothing."),
+    "install": ("installing", "Put hooks, shim, launchd or systemd in place."),
+    "uninstall": ("installing", "Take them away again; every file is what it was before."),
 }
 
 
