@@ -3,7 +3,7 @@
 Read the package in this order: errors, stamp, state, merge, plan, render, events, drops, address (pure), settings,
 schema, files, password, spool, inbox, edits, sources, base, sources.desired, store, workspace, view, conflicts, apply,
 controller, health, follow, subscribe, updates, rewind, explain, offline, writing, cache, hub, aio, daemon, service,
-cli. A module imports only from those above it.
+doctor, cli. A module imports only from those above it.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ VERBS = {
     "run": ("rounds", "Keep files and Redis in agreement until stopped."),
     "validate": ("checks", "Check manifests, context.json and Redis against their schemas."),
     "status": ("checks", "Show agents, freshness, the store, and what is wrong."),
+    "doctor": ("doctoring", "Name what is wrong, from Redis to the hooks, and how to mend it."),
     "get": ("memory", "Print the shared memory, or one agent."),
     "set": ("memory", "Set context keys or the status of an agent."),
     "record": ("recording", "Drop a result into the spool, as the hooks do; needs no Redis."),
@@ -44,6 +45,7 @@ VERBS = {
     "init": ("starting", "Make a workspace, or complete one; overwrites nothing."),
     "install": ("installing", "Put hooks, shim, launchd or systemd in place."),
     "uninstall": ("installing", "Take them away again; every file is what it was before."),
+    "completion": ("completing", "Print what completes this command in zsh or bash."),
 }
 
 

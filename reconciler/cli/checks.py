@@ -15,8 +15,9 @@ from ..health import Health, ask_health, is_run, read_health
 from ..settings import FILE, Settings
 from ..sources import context_file, manifests
 from ..sources.yaml_text import MAX_BYTES, locator, read_documents
+from ..spool import Backlog, backlog
 from ..stamp import format_time
-from ..state import SHARED, present
+from ..state import CONTEXT, SHARED, decode, present
 from ..workspace import open_workspace
 from .common import output_option, print_data, report, verb, warn
 from .tables import print_agents
@@ -110,10 +111,11 @@ def status_command(settings: Settings, output: str) -> int:
         found = reconcile_or_away(workspace, Options(dry=True))
         journal = len(workspace.base.load().journal)
         store = workspace.store.name
+    waiting = backlog(settings)
     pid = _holder(settings)
     running = pid is not None and is_run(settings, pid)
     health = ask_health(settings, pid, ANSWER) if pid is not None and running else read_health(settings)
-    now = Now(settings, found, store, journal, pid, running, health)
+    now = Now(settings, found, store, journal, pid, running, health, waiting)
     wrong = now.wrong()
     if output != "text":
         print_data(_status_json(now, wrong), output)
@@ -136,11 +138,13 @@ class Now(NamedTuple):
     pid: int | None
     running: bool
     health: Health | None
+    waiting: Backlog
 
     def wrong(self) -> list[str]:
         lines = [str(problem) for problem in self.found.plan.errors]
         if not self.found.plan.redis_up:
             lines.append("Redis is away; work goes on in files")
+        lines += [f"spool/rejected/{name} is no drop: {reason}" for name, reason in self.waiting.rejected]
         if self.running and self.health is None:
             lines.append(f"the reconciler (pid {self.pid}) does not answer")
         if self.running and self.health is not None:
@@ -173,6 +177,7 @@ def _status_json(now: Now, wrong: list[str]) -> dict[str, Any]:
             if agent != SHARED and present(fields)
         },
         "journal": now.journal,
+        "spool": now.waiting.drops + now.waiting.kept,
         "reconciler_pid": now.pid,
         "last_round": format_time(health.at) if health and health.at else None,
         "last_good_round": format_time(health.succeeded) if health and health.succeeded else None,
@@ -202,9 +207,24 @@ def _print_status(now: Now, wrong: list[str]) -> None:
     click.echo(f"now         {render.summary(found.plan)}")
     if now.journal:
         click.echo(f"journal     {now.journal} writes wait to be merged")
+    if now.waiting.drops or now.waiting.kept:
+        click.echo(f"spool       {now.waiting.drops} drops wait for a round, {now.waiting.kept} for Redis")
+    for line in _raw(found):
+        click.echo(f"raw         {line}")
     print_agents(found.merged)
     for line in wrong:
         click.secho(f"wrong: {line}", fg="red")
+
+
+def _raw(found: Round) -> list[str]:
+    """What was not JSON and is kept as text, with the reason."""
+    return [
+        f"{agent}: {name.removeprefix(CONTEXT)} is not JSON: {decode(reason.text)}"
+        for agent, fields in sorted(found.merged.items())
+        for name in sorted(fields)
+        if name.endswith("_raw") and fields[name].text is not None
+        and (reason := fields.get(f"{name}_reason")) is not None and reason.text is not None
+    ]  # fmt: skip
 
 
 @click.command("schema")

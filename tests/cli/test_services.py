@@ -115,6 +115,8 @@ def test_the_launch_agent_runs_is_not_touched_again_and_goes_without_a_trace(des
     secret = Path(job["EnvironmentVariables"]["REDIS_PASSWORD_FILE"])
     assert (secret.read_text(), stat.S_IMODE(secret.stat().st_mode)) == (SECRET + "\n", 0o600)
     assert desk.context()["agents"]["mary"]["status"] == "active"
+    log = desk.root / "logs" / "memory_hub.err.log"
+    wait_until(lambda: "Watching for changes" in log.read_text())
     seen = listing(desk.home / "Library"), listing(desk.root / "logs")
     again = desk("install", "launchd")
     assert (again.code, again.out) == (0, "launchd: nothing to do\n")
