@@ -84,9 +84,10 @@ class Event:
         if not self.source:
             return self.text
         line = minify(self.source).strip()
-        if not self.replayed or '"replayed":' in line:
+        said = decode(line).get("replayed") if self.replayed else True
+        if said is True:
             return line
-        return line[:-1] + ',"replayed":true}'
+        return self.text if said is not None else line[:-1] + ',"replayed":true}'
 
 
 _KNOWN = frozenset(

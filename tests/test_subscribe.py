@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 import redis
 
 from reconciler.errors import StoreError, UsageError
-from reconciler.events import CHANNEL, Event, agent_channel
+from reconciler.events import CHANNEL, Event, agent_channel, read_event
 from reconciler.store import Put, Write
 from reconciler.store.connect import connect
 from reconciler.store.embedded import server_binary
@@ -577,3 +578,10 @@ def test_a_subscriber_outlives_the_restarts_of_its_server(tmp_path: Path) -> Non
         with listener(first, tmp_path) as (process, out):
             counts = update(store, restart)
             check(process, out, counts, replayed=True)
+
+
+@pytest.mark.parametrize("more", ['"data":{"replayed":1}', '"replayed":false', '"replayed":"no"', '"replayed":true'])
+def test_a_replayed_event_says_so_on_its_line(more: str) -> None:
+    """Whatever else in it is called so."""
+    event = read_event('{"agent":"a","event":"e","timestamp":"t","big":1.50,' + more + "}")
+    assert read_event(replace(event, replayed=True).line).replayed
