@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler import state
 from reconciler.errors import InputError
 from reconciler.plan import Change
+from reconciler.sources import context_file
 from reconciler.sources.context_file import NEW, Context, json_locator, parse, render
 from reconciler.state import Field, State, canonical, encode
 
@@ -253,3 +256,28 @@ def test_the_parts_of_a_json_text_are_found_again() -> None:
         (("a",), "2:3"), (("a", 0), "2:9"), (("a", 1, "b"), "3:6"), (("c",), "4:3"), (("c", "x"), "4:3"), ((), "1:1"),
     ]:  # fmt: skip
         assert str(locate(path)[0]) == f"c.json:{place}"
+
+
+def test_a_file_on_one_line_is_not_kept_once_for_each_problem_in_it() -> None:
+    """Ten thousand naive times in a minified file once held ten thousand copies of it."""
+    agents = ",".join(f'"!{number}":1' for number in range(3_000))
+    problems = parse(f'{{"agents":{{{agents}}}}}'.encode(), "context.json", ()).problems
+    assert len(problems) >= 3_000
+    assert sum(len(problem.text) for problem in problems) < 1_000_000
+    assert problems[0].text and problems[-1].place.column > 20_000
+
+
+def test_many_faults_in_one_record_are_found_in_one_reading_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them once read the record from its beginning."""
+    read: list[int] = []
+    real = state.members
+
+    def members(text: str, start: int = 0) -> Any:
+        read.append(start)
+        return real(text, start)
+
+    monkeypatch.setattr(context_file, "members", members)
+    fields = ",".join(f'"context.{number}":1' for number in range(500))
+    problems = parse(f'{{"agents":{{"mary":{{"status":1,{fields}}}}}}}'.encode(), "context.json", ()).problems
+    assert len(problems) == 101
+    assert len(read) < 20

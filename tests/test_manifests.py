@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler import schema
 from reconciler.errors import InputError, Place
-from reconciler.sources import manifests
+from reconciler.sources import manifests, yaml_text
 from reconciler.sources.manifests import Known, Loaded, build, load, parse, to_yaml_plain
 from reconciler.sources.yaml_text import Document, write_document
 from reconciler.stamp import parse_time
@@ -220,3 +220,19 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "manifests").write_text("")
     with pytest.raises(InputError, match="not a folder"):
         read(tmp_path / "manifests")
+
+
+def test_a_file_of_bad_documents_is_explained_in_one_more_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred of them by their places, the rest by their number; once each of them cost a reading of the file."""
+    readings = []
+    real = yaml_text.locators
+
+    def locators(data: bytes, path: str) -> Any:
+        readings.append(path)
+        return real(data, path)
+
+    monkeypatch.setattr(manifests, "locators", locators)
+    good, problems = manifests.parse(b"---\na: 1\n" * 150, "a.yaml")
+    assert (good, readings) == ([], ["a.yaml"])
+    assert problems[-1].message == "and 50 more documents that are no manifests"
+    assert {problem.place.line for problem in problems[:-1]} == set(range(2, 202, 2))

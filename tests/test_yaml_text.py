@@ -76,6 +76,7 @@ def test_jsons_types_are_read(text: str, value: object) -> None:
         ("a: 'x\n", "2:1", "not YAML: found unexpected end of stream"),
         ("a: b: c\n", "1:5", "not YAML: mapping values are not allowed"),
         ("ü: x\na: \x00\n", "2:4", "not YAML: control characters are not allowed"),
+        ("- *x" + "9" * 5_000, "1:3", "99… stands for nothing, or for itself"),
         ("[" * 200_000, "1:65", "nested deeper than 64 levels"),
         ("{a: " * 200_000, "1:257", "nested deeper than 64 levels"),
         ("\n".join(" " * depth + "a:" for depth in range(300)), "65:65", "nested deeper than 64 levels"),

@@ -38,6 +38,8 @@ from ..state import (
 from .yaml_text import Locate, Path, line_and_column, utf8_problem
 
 MAX_BYTES = 256 << 20
+_SHOWN = 2_000
+"""A line is shown with a problem up to this column: a file on one line would be shown with each of them."""
 NEW = '{\n  "version": "1.0",\n  "agents": {}\n}\n'
 """A `context.json` that nobody has written yet."""
 
@@ -239,19 +241,22 @@ def _is_naive(text: str) -> bool:
 
 
 def _place(text: str, source: str, position: int) -> tuple[Place, str]:
+    """A place and its line, for a caret under it; of a line on which everything stands, nothing."""
     line, column = line_and_column(text, position)
-    start = text.rfind("\n", 0, position) + 1
+    if column > _SHOWN:
+        return Place(source, line, column), ""
     end = text.find("\n", position)
-    return Place(source, line, column), text[start : end if end >= 0 else len(text)][: column + 200]
+    return Place(source, line, column), text[position - column + 1 : end if end >= 0 else len(text)][: column + 200]
 
 
 def json_locator(text: str, source: str, start: int = 0) -> Locate:
     """Where the parts of the JSON value at `start` stand; an object's member is where its key is."""
+    known: dict[int, dict[str, tuple[int, int]]] = {}
 
     def locate(path: Path) -> tuple[Place, str]:
         position = shown = skip_blank(text, start)
         for step in path:
-            found = _child(text, position, step)
+            found = _child(text, position, step, known)
             if found is None:
                 break
             shown, position = found
@@ -260,12 +265,16 @@ def json_locator(text: str, source: str, start: int = 0) -> Locate:
     return locate
 
 
-def _child(text: str, position: int, step: str | int) -> tuple[int, int] | None:
-    """Where a member's key, or an element, stands, and where its value does."""
+def _child(
+    text: str, position: int, step: str | int, known: dict[int, dict[str, tuple[int, int]]]
+) -> tuple[int, int] | None:
+    """Where a member's key, or an element, stands, and where its value does. `known`: the objects seen so far."""
     if text[position : position + 1] == "{" and isinstance(step, str):
-        for member in members(text, position):
-            if member.key == step:
-                return member.key_start, member.start
+        if position not in known:
+            known[position] = {}
+            for member in members(text, position):
+                known[position].setdefault(member.key, (member.key_start, member.start))
+        return known[position].get(step)
     elif text[position : position + 1] == "[" and isinstance(step, int):
         position = skip_blank(text, position + 1)
         for _ in range(step):

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -18,7 +19,7 @@ from ..errors import InputError, Place, Problem
 from ..merge import Policy
 from ..stamp import parse_time
 from ..state import CONTEXT, LAST_UPDATE, SHARED, Field, NotJson, decode, encode, is_agent_name, same_text
-from .yaml_text import MAX_BYTES, Document, locator, read_documents
+from .yaml_text import MAX_BYTES, Document, Locate, locators, read_documents
 
 RACY = 20_000
 """µs. Some file systems stamp files only every 10 ms."""
@@ -127,20 +128,33 @@ def _values(kind: str, spec: dict[str, Any]) -> dict[str, str] | None:
 
 
 def parse(data: bytes, path: str) -> tuple[list[Manifest], list[Problem]]:
-    """All manifests of one file and every problem in it. Raises InputError when it is no YAML at all."""
+    """All manifests of one file and every problem in it. Raises InputError when it is no YAML at all.
+
+    Where more than 100 documents are bad, the rest of them are counted."""
     good: list[Manifest] = []
-    problems: list[Problem] = []
+    bad: dict[int, Document] = {}
     for index, document in enumerate(read_documents(data, path)):
         found = build(document, path) if document.value is not None else None
         if found is not None:
             good.append(found)
         elif document.value is not None:
-            problems += _explain(data, document, path, index)
-    return good, problems
+            bad[index] = document
+    return good, _explain_all(data, path, bad) if bad else []
 
 
-def _explain(data: bytes, document: Document, path: str, index: int) -> list[Problem]:
-    locate = locator(data, path, index)
+def _explain_all(data: bytes, path: str, bad: Mapping[int, Document]) -> list[Problem]:
+    problems: list[Problem] = []
+    chosen = dict(islice(bad.items(), schema.MAX_PROBLEMS))
+    for index, locate in enumerate(islice(locators(data, path), max(chosen) + 1)):
+        if index in chosen:
+            problems += _explain(chosen[index], path, locate)
+    if len(bad) > len(chosen):
+        place = Place(path, bad[max(bad)].line, 1)
+        problems.append(Problem(place, f"and {len(bad) - len(chosen)} more documents that are no manifests"))
+    return problems
+
+
+def _explain(document: Document, path: str, locate: Locate) -> list[Problem]:
     name = _name_in(document.value)
     problems = schema.validate("manifest", document.value, locate, source=path, agent=name)
     if not problems:  # all else is in the schema

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import yaml
@@ -28,6 +30,7 @@ from yaml.events import (
 )
 
 from ..errors import InputError, Place, Problem
+from ..render import clip
 from ..state import MAX_DEPTH
 
 MAX_BYTES = 1 << 20
@@ -83,22 +86,23 @@ def read_documents(data: bytes, source: str) -> list[Document]:
 
 
 def locator(data: bytes, source: str, index: int) -> Locate:
-    """Where the parts of document `index` stand: the file is parsed a second time, now with marks."""
+    """Where the parts of document `index` stand."""
+    return next(islice(locators(data, source), index, None))
+
+
+def locators(data: bytes, source: str) -> Iterator[Locate]:
+    """Where the parts of each document stand: the file is parsed a second time, now with marks."""
     text = decode_text(data, source)
-    marks: dict[Path, tuple[int, int]] = {}
-    for number, (_, _, found) in enumerate(_documents(text, keep_marks=True)):
-        if number == index:
-            marks = found
-            break
     lines = text.splitlines()
 
-    def locate(path: Path) -> tuple[Place, str]:
+    def locate(marks: Mapping[Path, tuple[int, int]], path: Path) -> tuple[Place, str]:
         while path and path not in marks:
             path = path[:-1]
         line, column = marks.get(path, (1, 1))
         return Place(source, line, column), lines[line - 1] if line <= len(lines) else ""
 
-    return locate
+    for _, _, marks in _documents(text, keep_marks=True):
+        yield partial(locate, marks)
 
 
 def decode_text(data: bytes, source: str) -> str:
@@ -182,7 +186,7 @@ class _Builder:
             self._close()
         elif isinstance(event, AliasEvent):
             if event.anchor not in self.anchors:
-                raise _Bad(f"the alias *{event.anchor} stands for nothing, or for itself", event)
+                raise _Bad(f"the alias *{clip(str(event.anchor), 60)} stands for nothing, or for itself", event)
             value, nodes = self.anchors[event.anchor]
             self.nodes += nodes
             self._add(event, value)
@@ -191,7 +195,7 @@ class _Builder:
         if len(self.stack) >= MAX_DEPTH:
             raise _Bad(f"nested deeper than {MAX_DEPTH} levels", event)
         if event.tag is not None:
-            raise _Bad(f"the tag {event.tag} is not supported", event, "JSON's types only")
+            raise _Bad(f"the tag {clip(event.tag, 60)} is not supported", event, "JSON's types only")
         value: Any = {} if isinstance(event, MappingStartEvent) else []
         before = self.nodes
         path = self._add(event, value, keep_anchor=False)
@@ -232,7 +236,7 @@ class _Builder:
         if key == "<<" and isinstance(event, ScalarEvent) and not event.style:
             raise _Bad("merge keys (<<) are not supported", event, "write the keys out")
         if key in top.value:
-            raise _Bad(f"the key '{key}' is given twice", event)
+            raise _Bad(f"the key '{clip(key, 60)}' is given twice", event)
         self.keys[-1] = key
         if self.keep_marks:
             self._mark(event, (*top.path, key))
@@ -248,7 +252,7 @@ def _scalar(event: ScalarEvent) -> Any:
     if event.tag is not None:
         if event.tag in _STRING_TAGS:
             return value
-        raise _Bad(f"the tag {event.tag} is not supported", event, "JSON's types only")
+        raise _Bad(f"the tag {clip(event.tag, 60)} is not supported", event, "JSON's types only")
     if event.style:
         return value
     if value in _LITERALS:
@@ -266,7 +270,7 @@ def _scalar(event: ScalarEvent) -> Any:
     except ValueError:
         raise _Bad("a number of more than 4,300 digits", event) from None
     if _NOT_FINITE.fullmatch(value):
-        raise _Bad(f"{value} is no JSON number", event, "put it in quotes if it is text")
+        raise _Bad(f"{clip(value, 40)} is no JSON number", event, "put it in quotes if it is text")
     return value
 
 
