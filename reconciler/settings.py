@@ -177,7 +177,14 @@ def build(root: Path, file: Mapping[str, Any], env: Mapping[str, str], flags: Ma
     found = {name: _convert(name, value, origin, root) for name, (origin, value) in given.items()}
     host, port = found.pop("redis_host", "localhost"), found.pop("redis_port", 6379)
     shown = f"[{host}]" if ":" in host else quote(host, safe="")
-    url = found.pop("redis", None) or f"redis://{shown}:{port}/0"
+    url = found.pop("redis", None)
+    if url is None:
+        url = f"redis://{shown}:{port}/0"
+        try:
+            _url(url, root)
+        except ValueError:
+            origin = given["redis_host"][0] if "redis_host" in given else FILE
+            raise UsageError(f"{origin}: {clip(repr(host), 60)} is not a good redis_host") from None
     secret = env.get("REDIS_PASSWORD") or None
     settings = Settings(root, url, secret, root / "manifests", default_writer())
     return replace(settings, **{field_of(name): value for name, value in found.items()})
@@ -203,7 +210,7 @@ def _text(row: Row, value: Any) -> str:
     if isinstance(value, timedelta):
         return str(value / (timedelta(days=1) if row.unit == "days" else timedelta(seconds=1)))
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(value) or ","  # an empty variable is none
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -262,7 +269,8 @@ def _cron(value: Any, _: Path) -> str:
 
 
 def _names(value: Any, _: Path) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(name for part in parts if (name := part.strip()))
 
 
 def _switch(value: Any, _: Path) -> bool:

@@ -37,6 +37,8 @@ def parse_time(value: object, zone: timezone | None = None) -> Moment | None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, int) and value.bit_length() > 256:  # `str` refuses what is far longer
+        return None
     text = str(value).strip().upper()
     if len(text) > 64 or not (text.isascii() and text.isprintable()):
         return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from reconciler.base import Base, Memory
 from reconciler.base.rows import FIRST
+from reconciler.edits import Version
 from reconciler.errors import ReconcilerError
 from reconciler.state import Field
 
@@ -57,3 +59,28 @@ def test_a_database_of_an_earlier_version_is_read_and_brought_up_to_date(tmp_pat
     base.restored(1, 7)
     assert [(conflict.number, conflict.restored) for conflict in base.conflicts()] == [(1, 7)]
     assert base.conflicts(untold=True) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "file_version SET undo = ''",
+        "file_version SET undo = '[1]'",
+        "agent SET version = ''",
+        "agent SET merged = '[]'",
+    ],
+)
+def test_a_damaged_row_is_told_with_the_way_out(tmp_path: Path, damage: str) -> None:
+    """Also one that is decoded late, and JSON of another shape."""
+    base = Base(tmp_path)
+    after = Memory(merged={"mary": {"status": Field('"busy"', 5, "x")}}, versions={"mary": 3}, empty=False)
+    base.save(Memory(), after, now=10, new_versions=[Version(10, True, {})])
+    with closing(sqlite3.connect(base.path)) as db, db:
+        db.execute(f"UPDATE {damage}")
+    with pytest.raises(ReconcilerError, match=r"state\.db is damaged"):
+        _read_all(base)
+
+
+def _read_all(base: Base) -> None:
+    base.version("mary")
+    list(base.load().file_versions)

@@ -210,3 +210,10 @@ def test_a_password_file_gives_its_first_line_unless_one_is_given(tmp_path: Path
     secret.write_bytes(b"\xff\xfe\n")
     with pytest.raises(UsageError, match="holds no password"):
         read_settings(str(tmp_path), {}, env)
+
+
+@pytest.mark.parametrize("host", [":", "::\t"])
+def test_a_host_that_makes_no_address_is_refused(host: str) -> None:
+    """It is named with where it came from."""
+    with pytest.raises(UsageError, match=r"REDIS_HOST: .* is not a good redis_host"):
+        built(env={"REDIS_HOST": host})

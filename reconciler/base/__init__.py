@@ -64,7 +64,8 @@ class Base:
                 versions={name: version for name, _, version in agents},
                 file={name: read_fields(text) for name, text in db.execute("SELECT name, fields FROM file")},
                 file_versions=Versions(
-                    db.execute("SELECT written, ours, undo FROM file_version ORDER BY id DESC").fetchall()
+                    db.execute("SELECT written, ours, undo FROM file_version ORDER BY id DESC").fetchall(),
+                    self._reported,
                 ),
                 manifests=read_known(db),
                 journal=tuple(read_journal(db)),
@@ -171,7 +172,7 @@ class Base:
             return 0
         with self._open(read_only=True) as db:
             row = None if is_new(db) else db.execute("SELECT version FROM agent WHERE name = ?", (agent,)).fetchone()
-        return int(row[0]) if row else 0
+            return int(row[0]) if row else 0
 
     def journal(self) -> tuple[Entry, ...]:
         """The writes that wait, oldest first."""
@@ -187,7 +188,7 @@ class Base:
         with self._open(read_only=True) as db:
             row = None if is_new(db) else db.execute("SELECT merged FROM agent WHERE name = ?", (agent,)).fetchone()
             waiting = [] if is_new(db) else [entry for entry in read_journal(db) if entry.agent == agent]
-        fields = read_fields(row[0]) if row else {}
+            fields = read_fields(row[0]) if row else {}
         for entry in waiting:
             fields = merge_agent(fields, {entry.field: entry.value})
         return fields
@@ -231,7 +232,7 @@ class Base:
         except sqlite3.OperationalError as error:
             hint = "see that the folder belongs to you and the disk is not full"
             raise ReconcilerError(f"{self.path}: {error}", hint=hint) from None
-        except (sqlite3.DatabaseError, json.JSONDecodeError, TypeError) as error:
+        except (sqlite3.DatabaseError, *_DAMAGE) as error:
             hint = "move it away; the next apply is then a first run, in which newest wins and nothing is deleted"
             raise ReconcilerError(f"{self.path} is damaged: {error}", hint=hint) from None
 
@@ -263,5 +264,7 @@ class Base:
             return False
 
 
+_DAMAGE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What reading a row raises that holds no JSON, or JSON of another shape."""
 _JOURNAL_HEAD = bytes.fromhex("d9d505f920a163d7")
 """How SQLite's rollback journal begins while it counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, overload
 
 from ..edits import Key, Version
@@ -113,8 +114,11 @@ def dump_fields(fields: Agent) -> str:
 class Versions(Sequence[Version]):
     """The versions of the file, newest first; each is decoded only when somebody walks back that far."""
 
-    def __init__(self, rows: list[tuple[int, int, str]]) -> None:
-        self.rows = rows
+    def __init__(
+        self, rows: list[tuple[int, int, str]], reported: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """`reported` says in this program's words what is wrong with a damaged row."""
+        self.rows, self.reported = rows, reported
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -124,9 +128,9 @@ class Versions(Sequence[Version]):
     @overload
     def __getitem__(self, index: slice) -> list[Version]: ...
     def __getitem__(self, index: int | slice) -> Version | list[Version]:
-        if isinstance(index, slice):
-            return [_version(*row) for row in self.rows[index]]
-        return _version(*self.rows[index])
+        rows = self.rows[index]  # an index out of range is no damage
+        with self.reported():
+            return [_version(*row) for row in rows] if isinstance(rows, list) else _version(*rows)
 
 
 def _version(written: int, ours: int, undo: str) -> Version:

@@ -39,7 +39,9 @@ RAW = "raw"
 """The writer's name of what somebody wrote with a plain HSET."""
 
 _SIDECAR = re.compile(r"memory:meta:\{(.*)\}", re.S)
-_ENTRY = re.compile(r"(\d+) ([sjcx]) (\S+) (.*)", re.S)
+_ENTRY = re.compile(r"([0-9]{1,18}) ([sjcx]) (\S+) (.*)", re.S)
+_VERSION = re.compile(r"[0-9]{1,15}")
+"""As `write.lua` believes them: what is longer is no stamp and no version, as if it were not there."""
 ABSENT = Seen("-")
 
 
@@ -106,6 +108,15 @@ def unframe(text: str) -> dict[str, str]:
     return found
 
 
+def _is_framed(text: str) -> bool:
+    """Whether `unframe` can read it: a JSON object, one member a line. Raises NotJson."""
+    if text == "{}":
+        return True
+    if not (text.startswith('{\n"') and text.endswith("\n}")):
+        return False
+    return len(decode(text)) == text.count('\n"') == text.count("\n") - 1
+
+
 class _Entry(NamedTuple):
     at: int
     kind: str
@@ -150,7 +161,7 @@ class _Reader:
         sidecar = {name.decode("utf-8", "replace"): text.decode("utf-8", "replace")
                    for name, text in raw_sidecar.items()}  # fmt: skip
         version = sidecar.get("version", "0")
-        self.version = int(version) if version.isdecimal() else 0
+        self.version = int(version) if _VERSION.fullmatch(version) else 0
         self.context_digest = sidecar.get("=context", "-")
         self.entries = _entries(sidecar)
         self.fields: dict[str, Field] = {}
@@ -228,6 +239,7 @@ class _Reader:
 
     def _read_context(self, text: str, *, known: bool, there: bool) -> None:
         try:
+            known = known and _is_framed(text)  # a digest can be forged
             members = unframe(text) if known else self._foreign_context(text)
         except NotJson as error:
             self._broken("context", f"not a JSON object: {error.message}")
@@ -304,8 +316,9 @@ class _Reader:
 
     def _broken(self, name: str, message: str, hint: str = "") -> None:
         self.broken.add(name)
-        hint = hint or f"mend it with HSET {self.key} {name}, or HDEL it"
-        self.problems.append(Problem(Place(f"{self.key} {name}"), message, hint, agent=self.agent))
+        shown = name[:200]
+        hint = hint or f"mend it with HSET {self.key} {shown}, or HDEL it"
+        self.problems.append(Problem(Place(f"{self.key} {shown}"), message, hint, agent=self.agent))
 
     def _warn(self, name: str, message: str) -> None:
         self.problems.append(Problem(Place(f"{self.key} {name}"), message, agent=self.agent, severity="warning"))

@@ -33,7 +33,7 @@ local function usual()
   end
   local texts, entries = call('HMGET', hash, unpack(fields)), call('HMGET', meta, unpack(marks))
   local context, mark, last, version = texts[1], entries[2], entries[3], tonumber(entries[1])
-  if not version or not last or sub(last, 17, 19) ~= ' s ' or sub(last, 1, 16) >= digits then return end
+  if not version or #entries[1] > 15 or not last or sub(last, 17, 19) ~= ' s ' or sub(last, 1, 16) >= digits then return end
   local digest, iso = redis.sha1hex, sub(late, 29) .. (second < 10 and '0' or '') .. second .. '.' .. micros .. 'Z'
   local stamp, tail = digits .. ' c - ' .. origin, ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
   local to_meta, to_hash, size, said, pieces, from, plain = {}, {'last_update', iso}, 0, {''}, {}, 1, 1

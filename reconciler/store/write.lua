@@ -144,11 +144,12 @@ local texts, entries, ahead = {}, {}, false
 local values = read(hash, hash_names)
 for i = 1, #hash_names do texts[hash_names[i]] = values[i] end
 values = read(meta, meta_names)
-local version, mark_of_context = tonumber(values[1] or ''), values[2]
+local version, mark_of_context = tonumber(match(values[1] or '', '^%d+$')), values[2]
+if version and #values[1] > 15 then version = nil end  -- nobody counted that far
 for i = 3, #meta_names do
   if values[i] then
     local at, kind, mark, by = match(values[i], '^(%d+) (%a) (%S+) (.*)$')
-    if at then
+    if at and #at < 19 then  -- longer is no stamp
       at = tonumber(at)
       ahead = ahead or at >= now
       entries[meta_names[i]] = {at = at, kind = kind, digest = mark, by = by}

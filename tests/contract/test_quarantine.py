@@ -8,8 +8,8 @@ import pytest
 
 from reconciler.errors import Problem
 from reconciler.store import Live, Put, Write
-from reconciler.store.layout import keys_of
-from tests.contract.kit import T, adopt, plain_hash, put, values, write
+from reconciler.store.layout import digest, keys_of, read_agent
+from tests.contract.kit import T, adopt, look, plain_hash, put, values, write
 from tests.servers import Memory
 
 BAD = keys_of("bad")
@@ -187,3 +187,32 @@ def test_a_refused_write_leaves_its_neighbours_in_the_pipeline(two: Memory) -> N
         [Write("one", (put("a", 1),)), unfit, Write("bad", (put("a", 1),)), Write("two", (put("a", 1),))]
     )
     assert [bool(answer.refused) for answer in answers] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("name", ["version", ".status", ".context.k"])
+def test_a_sidecar_with_huge_digits_is_as_if_it_were_not_there(real: Memory, name: str) -> None:
+    """Reading goes on, and the next write puts it right."""
+    for agent in ("good", "bad"):
+        write(real, put("status", "idle", T), put("context.k", 1, T), agent=agent)
+    real.redis.hset(BAD.sidecar, name, "9" * 5000 + ("" if name == "version" else " s - a"))
+    live = real.store.observe({})
+    assert live.agents["good"].version == 1 and values(real, "bad")["status"] == '"idle"'
+    if look(real, "bad").raw:
+        adopt(real, "bad")
+    write(real, put("status", "busy"), put("context.k", 2), agent="bad")
+    assert values(real, "bad")["status"] == '"busy"'
+    assert len(real.redis.hget(BAD.sidecar, name) or "") < 100
+    assert look(real, "bad").version >= 2
+
+
+@pytest.mark.parametrize("text", [b"000", b'{\n""25-0Z', b'{\n"":1\n n', b'{\n"a":junk\n}', b'{\n"a":1,\n2\n}'])
+def test_a_forged_frame_is_quarantined(text: bytes) -> None:
+    """A digest that fits makes no frame."""
+    live, problems = read_agent("bad", {b"context": text}, {b"=context": digest(text).encode()}, {}, T)
+    assert live.broken == {"context"} and len(problems) == 1
+
+
+def test_a_huge_name_is_not_quoted_whole() -> None:
+    """A message stays readable."""
+    _, problems = read_agent("bad", {b"9" * 60_000 + b"\xcc": b""}, {}, {}, T)
+    assert len(problems[0].place.source + problems[0].hint) < 1000
