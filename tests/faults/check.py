@@ -16,7 +16,7 @@ from reconciler import UnifiedMemoryHub
 from reconciler.base import Base
 from reconciler.stamp import parse_time
 from reconciler.state import SHARED, canonical, encode
-from tests.trials.record import AGENT, CONTEXT, Op, Records
+from tests.faults.record import AGENT, CONTEXT, Op, Records
 
 Values = dict[str, dict[str, str]]
 """Agent to field to canonical JSON text; `last_update` and `last_seen` left out."""

@@ -1,6 +1,6 @@
 """Three workspaces on one Redis, written from all sides, with Redis away a third of the time: all equal in the end.
 
-    RECONCILER_TRIAL_SECONDS=120 RECONCILER_TRIAL_SEED=7 pytest tests/trials/test_three_workspaces.py -s
+    RECONCILER_TRIAL_SECONDS=120 RECONCILER_TRIAL_SEED=7 pytest tests/faults/real/test_three_workspaces.py -s
 
 An agent's `last_update` may be later in a file than in Redis by what a round carries along; that is no difference.
 """
@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.trials import check
-from tests.trials.record import Records
-from tests.trials.rig import Desk, Process, env_number, repeat, say
-from tests.trials.server import Server, trial_server
+from tests.faults import check
+from tests.faults.real.rig import Desk, Process, env_number, repeat, say
+from tests.faults.real.server import Server, trial_server
+from tests.faults.record import Records
 
 SECONDS = env_number("RECONCILER_TRIAL_SECONDS", 7)
 SEED = env_number("RECONCILER_TRIAL_SEED", int(time.time()))

@@ -18,10 +18,10 @@ import redis
 
 from reconciler.state import encode
 from tests.cli.shell import Shell
-from tests.trials import check
-from tests.trials.record import Records
-from tests.trials.server import Server
-from tests.trials.writer import AGENTS
+from tests.faults import check
+from tests.faults.real.server import Server
+from tests.faults.real.writer import AGENTS
+from tests.faults.record import Records
 
 QUIET = {"RECONCILER_HISTORY": "1000000"}
 """All history is kept, so that it can be replayed from the beginning."""
@@ -114,7 +114,7 @@ class Desk(Shell):
         chosen = {"kind": kind, "name": name, "seed": seed, "log": str(log), "root": str(self.root), **more}
         chosen.setdefault("redis", self.redis)
         return self.background(
-            f"{name}-{seed}", sys.executable, "-m", "tests.trials.writer", json.dumps(chosen), **self.env
+            f"{name}-{seed}", sys.executable, "-m", "tests.faults.real.writer", json.dumps(chosen), **self.env
         )
 
     def records(self) -> Records:

@@ -1,6 +1,6 @@
 """Redis, the daemon and the writers are killed with SIGKILL at random moments, again and again.
 
-    RECONCILER_TRIAL_KILLS=200 RECONCILER_TRIAL_SEED=7 pytest tests/trials/test_killed_at_random.py -s
+    RECONCILER_TRIAL_KILLS=200 RECONCILER_TRIAL_SEED=7 pytest tests/faults/real/test_killed_at_random.py -s
 
 The seed is printed; with the same seed the same things are killed after the same pauses, but what they were doing
 at that moment is the machine's affair.
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import redis
 
-from tests.trials import check
-from tests.trials.record import Op, Records, now
-from tests.trials.rig import Desk, Process, Witness, env_number, repeat, say
-from tests.trials.server import Server, trial_server
+from tests.faults import check
+from tests.faults.real.rig import Desk, Process, Witness, env_number, repeat, say
+from tests.faults.real.server import Server, trial_server
+from tests.faults.record import Op, Records, now
 
 KILLS = env_number("RECONCILER_TRIAL_KILLS", 8)
 SEED = env_number("RECONCILER_TRIAL_SEED", int(time.time()))

@@ -17,8 +17,8 @@ from typing import Any
 import redis
 
 from tests.cli.shell import listing
-from tests.trials.rig import Desk, env_number, repeat, say
-from tests.trials.server import Server, trial_server
+from tests.faults.real.rig import Desk, env_number, repeat, say
+from tests.faults.real.server import Server, trial_server
 
 SECONDS = env_number("RECONCILER_TRIAL_IDLE", 6)
 SHARE = 1.0 if SECONDS >= 60 else 10.0

@@ -1,6 +1,6 @@
 """A process that writes the shared memory at random, one way of several, until SIGTERM or `kill -9`.
 
-    python -m tests.trials.writer '{"kind": "hub", "root": ..., "redis": ..., "log": ..., "name": "w1", "seed": 1}'
+    python -m tests.faults.real.writer '{"kind": "hub", "root": ..., "redis": ..., "log": ..., "name": "w1", "seed": 1}'
 
 Kinds: hub (`UnifiedMemoryHub`), raw (a plain client that knows nothing of this program), edit (reads, changes and
 replaces `context.json`), manifest. Every value is written once only, so that whatever is found can be traced to the
@@ -28,7 +28,7 @@ from reconciler import UnifiedMemoryHub
 from reconciler.errors import ReconcilerError
 from reconciler.stamp import format_time
 from reconciler.state import encode
-from tests.trials.record import AGENT, CONTEXT, Log, now
+from tests.faults.record import AGENT, CONTEXT, Log, now
 
 AGENTS = ("a0", "a1", "a2", "a3", "a4", "raw")
 DELETED = ("a3", "a4")

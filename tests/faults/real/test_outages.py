@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from reconciler import UnifiedMemoryHub
-from tests.trials import check
-from tests.trials.rig import Desk, Witness, repeat
-from tests.trials.server import Server, binaries, trial_server
+from tests.faults import check
+from tests.faults.real.rig import Desk, Witness, repeat
+from tests.faults.real.server import Server, binaries, trial_server
 from tests.waiting import wait_until
 
 BOTH = pytest.mark.parametrize("kind", binaries())
