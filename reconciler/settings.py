@@ -269,8 +269,8 @@ def _cron(value: Any, _: Path) -> str:
 
 
 def _names(value: Any, _: Path) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(name for part in parts if (name := part.strip()))
+    text = value if isinstance(value, str) else ",".join(value)
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def _switch(value: Any, _: Path) -> bool:
@@ -297,13 +297,14 @@ def _url(value: Any, _: Path) -> str:
         raise ValueError(_URL_HINT) from None
     if parts.scheme not in PUBLIC_SCHEMES or not text.startswith(f"{parts.scheme}://") or not text.isprintable():
         raise ValueError(_URL_HINT)
+    user = parts.netloc.rpartition("@")[0]
+    misread = "" if parts.scheme == "unix" else parts.path + parts.query + parts.fragment
+    if "@" in user + misread or "[" in user or "]" in user:
+        raise ValueError("in a password, write / ? # @ [ and ] as %2F %3F %23 %40 %5B and %5D")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError("a unix:// address needs a path: unix:///run/redis.sock")
         return text
-    rest = text.partition("://")[2]
-    if "@" in "".join((parts.path, parts.query, parts.fragment)) or rest.count("@") > 1:
-        raise ValueError("in a password, write / ? # and @ as %2F %3F %23 and %40")
     if parts.scheme in (SENTINEL, CLUSTER):
         read_hosts(text)
         return text

@@ -82,7 +82,8 @@ def test_a_good_address_is_taken_as_it_is(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "redis:", "redis://h:s3cr3t", "redis://:s3/cr3t@h", "redis://:s3cr3t@h@h", "http://:s3cr3t@h", "redis://[s3cr3t",
+    ["", "redis:", "redis://h:s3cr3t", "redis://:s3/cr3t@h", "redis://:s3cr3t@h@h", "redis://[s3cr3t]:x@h",
+     "http://:s3cr3t@h", "redis://[s3cr3t",
      "unix://", "redis://:s3?cr3t@h", "redis://h/s3cr3t", "s3cr3t", "redis://:s3cr3t\n@h", "redis://:s3cr3t@h:0",
      "redis+sentinel://:s3cr3t@h:1,h:2", "redis+sentinel://h:s3cr3t/m", "redis+sentinel://h,/m?sentinel_password=s3cr3t",
      "redis+sentinel://h/m?password=s3cr3t", "redis+sentinel://h/m?s3cr3t", "redis+sentinel://h/m/s3cr3t",

@@ -302,7 +302,7 @@ def check_settings(data: bytes) -> None:
 def _good_address(found: Settings) -> None:
     url = found.redis
     public_name(url)
-    if url != "embedded:" and "[" not in url.rpartition("@")[0]:
+    if url != "embedded:":
         without_password(url)
         rest, secret = take_password(url)
         assert take_password(rest)[1] is None
