@@ -15,6 +15,7 @@ from .edits import Key
 from .errors import ReconcilerError
 from .events import Event
 from .merge import merge_agent
+from .sources.desired import BY
 from .stamp import format_time
 from .state import QUIET, SHARED, Agent, Field, NotJson, State, decode, encode, same_text
 from .store import Write, Written
@@ -67,14 +68,17 @@ def _written(workspace: Workspace, view: View) -> Iterator[tuple[Key, Field]]:
     for change in view.plan.changes:  # what Redis holds and base had not heard of
         if change.direction == "redis" and change.beaten is not None and not _is_dropped(workspace, change.beaten):
             key = (change.agent, change.field)
-            base = memory.unlearnt.get(key, memory.merged.get(change.agent, {}).get(change.field))
-            if base is None or not same_text(base.text, change.beaten.text):
+            heard = (memory.unlearnt.get(key), memory.merged.get(change.agent, {}).get(change.field))
+            if not any(base and same_text(base.text, change.beaten.text) for base in heard):
                 yield key, change.beaten
     waiting: dict[str, Agent] = {}
     for entry in memory.journal:  # one after the other, each knew of those before it
         waiting[entry.agent] = merge_agent(waiting.get(entry.agent, {}), {entry.field: entry.value})
     for state in (edits, declared, waiting):
-        yield from _each(state)
+        for key, said in _each(state):
+            won = _winner(view, key)
+            if won is None or not said.by == won.by == BY:  # of the file's versions each took the place of one
+                yield key, said
     for drop in view.waiting.new:
         for key, said in _each({drop.agent: drop.fields}):
             if _is_late(workspace, view, key, (edits, declared, waiting, memory.merged), said):

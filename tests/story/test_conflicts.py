@@ -16,8 +16,8 @@ from reconciler.conflicts import event_of
 from reconciler.errors import Place, StoreAway
 from reconciler.spool import Part, drop
 from reconciler.state import Field
-from reconciler.store import AwayStore, LiveStore, Now, Write, Written
-from reconciler.workspace import Workspace
+from reconciler.store import AwayStore, LiveStore, Now, Put, Write, Written
+from reconciler.workspace import Workspace, open_workspace
 from tests.story.desk import Desk
 from tests.waiting import wait_until
 
@@ -192,6 +192,30 @@ def test_a_write_that_loses_within_redis_is_kept(mary: Desk) -> None:
     mary.round(lambda workspace: replace(workspace, store=Crowded(workspace.store, mary)))
     assert ledger(mary) == [("mary", "context.task", '"edited"', "context.json", '"faster"', mary.settings.writer)]
     mary.assert_agree()
+
+
+def test_what_was_edited_again_in_the_file_is_no_conflict(mary: Desk) -> None:
+    """The first edit came out when this program put its own version in place, and waits in the journal."""
+    Base(mary.settings.folder).append_journal({"mary": {"status": Field('"first"', mary.now(), "context.json")}})
+    mary.later(1)
+    mary.set("mary", status="second")
+    mary.apply()
+    assert ledger(mary) == []
+    assert mary.live("mary")["status"] == "second"
+
+
+def test_what_a_crash_kept_from_being_marked_as_learnt_is_no_conflict(mary: Desk) -> None:
+    """Redis has the first edit, from a round that died behind it; then the file was edited again."""
+    mary.set("mary", status="first")
+    mary.round(away)
+    first = Base(mary.settings.folder).load().merged["mary"]["status"]
+    with open_workspace(mary.settings, lambda text: None) as workspace:
+        workspace.store.write([Write("mary", (Put("status", first.text, first.at, first.by),))])
+    mary.later(1)
+    mary.set("mary", status="second")
+    mary.apply()
+    assert ledger(mary) == []
+    assert mary.live("mary")["status"] == "second"
 
 
 def test_each_conflict_is_one_event_that_the_schema_allows(mary: Desk) -> None:
