@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -27,6 +27,7 @@ from .rewind import rewind
 from .settings import Settings
 from .sources import desired
 from .sources.desired import Sources
+from .spool import Spool
 from .state import (
     LAST_UPDATE,
     SHARED,
@@ -186,16 +187,18 @@ class UnifiedMemoryHub:
     def delete_agent(self, agent: str) -> WriteResult:
         """Delete an agent everywhere; it stays in the history. Raises NotFound when there is none."""
         self._check_writing()
-        known = self._known(agent)
+        known = present(merge_agent(self._known(agent), self._said(agent)))
 
         def gone(fields: Agent, now: int) -> Agent:
             names = {name: None for name in {**known, **fields} if name != LAST_UPDATE}
             return stamped(names, self.settings.writer)(fields, now)
 
         try:
-            unheard = self._unheard(agent, known)
+            live = self.workspace.store.observe({}, [agent]).agents.get(agent, LiveAgent()).fields
+            unheard = [name for name in known if name not in present(live) and name != LAST_UPDATE]
             if unheard:
-                self._writer.write_live(Write(agent, unheard, floor=None))
+                puts = tuple(Put(name, None, None, self.settings.writer) for name in unheard)
+                self._writer.write_live(Write(agent, puts, floor=None))
             answer = self._writer.write_live(Write(agent, (), floor=None, everything=True))
         except StoreAway:
             return self._writer.write_files(agent, gone)
@@ -203,12 +206,11 @@ class UnifiedMemoryHub:
             return self._writer.write_files(agent, gone)
         return WriteResult(agent, tuple(sorted(known)), (), answer.version, "redis", answer.at)
 
-    def _unheard(self, agent: str, live: Agent) -> tuple[Put, ...]:
-        """Tombstones for what only files and the journal say of an agent: no round has taken it to Redis yet, and one
-        that did so after the deletion would bring the agent back."""
-        said = look(self._files_only(), Options(dry=True)).merged.get(agent, {})
-        names = [name for name in present(said) if name not in live and name != LAST_UPDATE]
-        return tuple(Put(name, None, None, self.settings.writer) for name in names)
+    def _said(self, agent: str) -> Agent:
+        """What files, journal and spool say of an agent: a round that took it to Redis after the agent was deleted
+        would bring it back."""
+        workspace = replace(self._files_only(), spool=Spool(self.settings.spool))
+        return look(workspace, Options(dry=True)).merged.get(agent, {})
 
     def rollback(self, agent: str, version: int) -> WriteResult:
         """Make an agent what it was at a version: a new write with a new stamp, so that nothing undoes it.
@@ -221,8 +223,10 @@ class UnifiedMemoryHub:
         self._check_writing()
         found = self._writer.adopted(agent)
         if version > found.version:
-            what = f"{agent} is at version {found.version}" if found.version else f"no agent {agent}"
-            raise NotFound(f"{what}: there is no version {version}", hint=f"reconciler history {agent}")
+            if not found.version:
+                raise NotFound(f"no history of {agent}", hint="reconciler get lists the agents")
+            what = f"{agent} is at version {found.version}: there is no version {version}"
+            raise NotFound(what, hint=f"reconciler history {agent} shows which there are")
         events = self.workspace.store.since(agent, 0)
         values = rewind(agent, found.fields, events, range(version + 1, found.version + 1))
         if not values:

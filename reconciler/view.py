@@ -222,13 +222,26 @@ def compare(settings: Settings, view: View) -> Plan:
     live, wanted = view.live, view.desired
     problems = [*wanted.problems, *view.waiting.problems, *live.problems, *view.clashes]
     shared = without_local(settings, view.merged)
-    to_live = diff(live.state, shared, "redis") if live.up else []
+    to_live = diff(_with_drops(live.state, view), shared, "redis") if live.up else []
     to_file = diff(wanted.context.state, shared, "file")
     broken = _check_contexts(settings, wanted, view.merged, problems)
     held: list[Withheld] = []
     changes = [change for change in to_live if _allowed(change, _live_block(change, live, broken), held)]
     changes += [change for change in to_file if _allowed(change, _file_block(change, wanted, broken), held)]
     return make_plan(changes, withheld=held, notes=_notes(view), problems=problems, redis_up=live.up)
+
+
+def _with_drops(live: State, view: View) -> State:
+    """What Redis will hold of the agents that have drops: each is written before the changes are. Only what was deleted
+    since shows there, for of everything else the changes tell it anyway."""
+    seen: dict[str, Agent] = {}
+    for agent, dropped in view.waiting.state.items():
+        here, merged = live.get(agent, {}), view.merged.get(agent, {})
+        deleted = {name for name, value in merged.items() if value.text is None and name not in here}
+        gone = {name: value for name, value in dropped.items() if name in deleted and value.text is not None}
+        if gone:
+            seen[agent] = {**here, **gone}
+    return {**live, **seen} if seen else live
 
 
 def without_local(settings: Settings, state: State) -> State:
@@ -326,7 +339,8 @@ def _notes(view: View) -> list[str]:
         count = len(memory.journal)
         notes.append(f"{count} write{'s are' if count != 1 else ' is'} merged that waited in the journal")
     if view.waiting.new:
-        notes.append(f"{len(view.waiting.new)} drops from the spool are taken in")
+        count = len(view.waiting.new)
+        notes.append(f"{count} drop{'s are' if count != 1 else ' is'} taken in that waited in the spool")
     return [note for note in notes if note]
 
 

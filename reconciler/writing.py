@@ -134,9 +134,9 @@ class Writer:
     def write_durable(self, update: Update, priority: str) -> WriteResult:
         """To the journal, on disk, with the stamp that it then has in Redis: by the server's clock where it answers."""
         agent, by = update.agent, self.by
-        make = _whole(update, by)
         files.private_folder(self.base.path.parent)
         for _ in range(TRIES):
+            make = _whole(update, by)
             try:
                 found = self.adopted(agent)
                 now = self.store.observe({}, ()).now
@@ -146,6 +146,7 @@ class Writer:
             if not fields:
                 return WriteResult(agent, (), (), 0, "redis", now)
             self.base.append_journal({agent: fields})
+            make = _as_it_is(fields)  # Redis may have it though its answer is lost: the same stamp makes it one write
             self.offline.note_durable()
             puts = tuple(Put(name, value.text, value.at, value.by) for name, value in fields.items())
             write = Write(agent, puts, floor=None, priority=priority)
@@ -193,6 +194,10 @@ def _whole(update: Update, by: str) -> Callable[[Agent, int], Agent]:
         return stamped({**update.values, **_others(known, update)}, by)(known, now)
 
     return make
+
+
+def _as_it_is(fields: Agent) -> Callable[[Agent, int], Agent]:
+    return lambda known, now: fields
 
 
 def refuse_broken(live: Live) -> None:

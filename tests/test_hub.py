@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from reconciler import UnifiedMemoryHub, schema
+from reconciler.base import Base
 from reconciler.controller import reconcile
-from reconciler.errors import NotFound, Place, UsageError
+from reconciler.errors import NotFound, Place, StoreAway, UsageError
 from reconciler.settings import Settings, build
-from reconciler.store import Put, Write
+from reconciler.store import LiveStore, Now, Put, Write, Written
 from reconciler.workspace import open_workspace
 from tests.servers import Memory, Server
 from tests.waiting import wait_until
@@ -95,6 +96,30 @@ def test_a_durable_write_is_in_the_journal_with_the_stamp_it_has_in_redis(hub: U
     version = hub.workspace.store.versions(["mary"])["mary"]
     assert hub.sync_from_file().problems == ()
     assert hub.workspace.base.journal() == () and hub.workspace.store.versions(["mary"])["mary"] == version
+
+
+class Mute:
+    """A store whose answers to writes are lost."""
+
+    def __init__(self, store: LiveStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def write(self, writes: Sequence[Write | Now]) -> list[Written]:
+        self._store.write(writes)
+        raise StoreAway("the answer was lost")
+
+
+def test_a_durable_write_whose_answer_is_lost_has_one_stamp_everywhere(hub: UnifiedMemoryHub) -> None:
+    """It is in the journal already, so it is the same write that is brought to the files."""
+    hub.update_agent_context("mary", {"a": 1})
+    hub._writer.store = Mute(hub.workspace.store)
+    done = hub.update_agent_context("mary", {"a": 2}, durable=True)
+    live = hub.workspace.store.observe({}, ["mary"]).agents["mary"].fields["context.a"]
+    assert (done.store, done.at, live.text) == ("file", live.at, "2")
+    assert Base(hub.settings.folder).known("mary")["context.a"] == live
 
 
 def test_a_batch_is_written_in_order_and_answers_in_order(hub: UnifiedMemoryHub) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from reconciler import UnifiedMemoryHub
 from reconciler.base import Base
 from reconciler.controller import reconcile, reconcile_or_away
 from reconciler.errors import StoreAway
@@ -72,6 +73,31 @@ def by_hooks(desk: Desk, agent: str) -> list[tuple[str, Any]]:
 def dropped(hook: Hook, agent: str, numbers: Iterable[int]) -> list[tuple[str, Any]]:
     """Drop these numbers; the versions that must come of it."""
     return [(format_time(int(hook(agent, n=number, task=f"WO-{number}")[:16])), number) for number in numbers]
+
+
+def test_a_drop_that_waits_does_not_bring_a_deleted_agent_back(shared: Desk) -> None:
+    """It was made before the deletion, and says keys of which Redis and base know nothing yet."""
+    Hook(shared)("mary", task="WO-1")
+    with UnifiedMemoryHub(settings=shared.settings) as hub:
+        hub.delete_agent("mary")
+    shared.apply()
+    assert shared.live("mary") == {}
+    assert "mary" not in shared.file()["agents"]
+    shared.assert_agree()
+
+
+def test_one_round_takes_a_drop_to_redis_and_what_deleted_it_since(shared: Desk) -> None:
+    """The drop is a version of the history; the deletion, made while Redis was away, is the next."""
+    Hook(shared)("mary", task="WO-1")
+    shared.round(away)
+    shared.edit(lambda data: data["agents"]["mary"]["context"].pop("task"))
+    shared.round(away)
+    shared.apply()
+    assert [[change["op"] for change in event["changes"]] for event in versions(shared, "mary")[-2:]] == [
+        ["create"], ["delete"],
+    ]  # fmt: skip
+    assert "task" not in shared.live("mary").get("context", {})
+    shared.assert_agree()
 
 
 def test_each_drop_is_one_version_with_its_own_time(shared: Desk) -> None:

@@ -171,3 +171,15 @@ def test_a_context_taken_out_of_a_hash_by_hand_is_deleted(shared: Desk) -> None:
     assert "insight" not in shared.record("mary")
     assert shared.record("mary").get("context", {}) == {}
     assert shared.diff().in_sync
+
+
+def test_an_agent_that_an_edit_would_bring_back_is_deleted_again(shared: Desk) -> None:
+    """No round has seen the edit when it is deleted for the second time, and Redis knows nothing of it."""
+    with UnifiedMemoryHub(settings=shared.settings) as hub:
+        hub.delete_agent("mary")
+        shared.edit(lambda data: data["agents"]["mary"].update(status="edited", context={"task": "edited"}))
+        hub.delete_agent("mary")
+    shared.apply()
+    assert shared.live("mary") == {}
+    assert "mary" not in shared.file()["agents"]
+    shared.assert_agree()

@@ -1,0 +1,189 @@
+"""A machine whose clock moves only when it is told to, whose Redis is away when it is told to be, and on which a
+process can be made to end at any step that it takes towards the disk or the server.
+
+The controller, base, hub, spool, the writer of files and the write script are the real ones. The server is a real
+Valkey that keeps nothing on disk; one word of its script is changed, so that the time it sees is the machine's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import redis
+
+from reconciler import files, hub, offline, writing
+from reconciler.base import Base
+from reconciler.base.warm import WarmBase
+from reconciler.store import redis_store
+from reconciler.store.redis_store import HUB, Limits, RedisStore
+from reconciler.store.wire import Command, Wire
+
+START = 1_900_000_000_250_000
+CLOCK = "sim:clock"
+Real = Callable[..., Any]
+
+
+class Died(BaseException):
+    """A process ends here, without a word."""
+
+
+class Machine:
+    """`now`: the server's clock, in µs; `skew`: how far the clock of the process at work is ahead of it.
+
+    `fuse`: how many points the process at work still passes before it ends; negative, it does not end.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.wire = SimulatedWire(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing has happened yet."""
+        self.now, self.skew = START, 0
+        self.away = self.reply_lost = False
+        self.fuse = -1
+        self._written: set[int] = set()
+        self._synced: set[int] = set()
+        self._before: dict[Path, bytes | None] = {}
+        self.client.flushall()
+        self.tick(0)
+
+    def tick(self, micros: int) -> None:
+        self.now += micros
+        self.client.hset(CLOCK, mapping={"s": self.now // 1_000_000, "u": f"{self.now % 1_000_000}"})
+
+    def local(self) -> int:
+        return self.now + self.skew
+
+    def point(self) -> None:
+        """A place at which a process may end. Raises Died."""
+        if self.fuse == 0:
+            self.fuse = -1
+            raise Died
+        self.fuse -= self.fuse > 0
+
+    def synced(self, fd: int) -> None:
+        """A file or a folder is on disk, as far as it was written."""
+        found = os.fstat(fd)
+        if stat.S_ISDIR(found.st_mode):
+            self._before.clear()
+        else:
+            self._synced.add(found.st_ino)
+
+    def renames(self, source: Path, target: Path) -> None:
+        """A new version of a file is about to take its place."""
+        self._written.add(source.stat().st_ino)
+        self._before.setdefault(target, target.read_bytes() if target.exists() else None)
+
+    def cut_power(self, path: Path) -> None:
+        """What was not on disk is lost: the name stands for what it stood for, the content is gone."""
+        if path in self._before:
+            before = self._before.pop(path)
+            path.unlink(missing_ok=True)
+            if before is not None:
+                path.write_bytes(before)
+        elif path.exists() and (inode := path.stat().st_ino) in self._written and inode not in self._synced:
+            path.write_bytes(b"")
+
+
+class SimulatedWire(Wire):
+    """The wire, with a machine between the two ends."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine.client)
+        self.machine = machine
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        self.machine.point()
+        self._reach()
+        answers = super().exchange(commands)
+        self.machine.point()
+        if self.machine.reply_lost and commands and commands[0][0] == "EVALSHA":
+            self.machine.reply_lost = False
+            raise redis.TimeoutError("the answer was lost")
+        return answers
+
+    def keys_like(self, pattern: str) -> Iterator[bytes]:
+        self._reach()
+        yield from super().keys_like(pattern)
+
+    def _reach(self) -> None:
+        if self.machine.away:
+            raise redis.ConnectionError("away")
+
+
+class SimulatedStore(RedisStore):
+    """The store, by the machine's clock and over its wire."""
+
+    def __init__(self, machine: Machine, origin: str) -> None:
+        super().__init__(machine.client, origin, Limits(history=1_000_000))
+        self.machine = machine
+        self.wire = machine.wire
+
+    def _moment(self) -> tuple[int, str]:
+        epoch = self.wire.exchange([("HGET", HUB, "epoch")])[0]
+        return self.machine.now, (epoch or b"").decode()
+
+    def close(self) -> None:
+        """The client is the machine's."""
+
+
+def simulated_script(script: str) -> str:
+    """The write script, by the machine's clock."""
+    found = script.replace("call('TIME')", f"call('HMGET', '{CLOCK}', 's', 'u')")
+    assert found != script
+    return found
+
+
+@contextmanager
+def at_work(machine: Machine) -> Iterator[None]:
+    """The program, in this process, on this machine."""
+    script = simulated_script(redis_store.SCRIPT)
+    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    fsync, rename = os.fsync, files._rename
+
+    def synced(fd: int) -> None:
+        machine.point()
+        fsync(fd)
+        machine.synced(fd)
+        machine.point()
+
+    def renamed(source: Path, target: Path, flag: int) -> bool:
+        machine.point()
+        if target.name == "context.json":
+            machine.renames(source, target)
+        return rename(source, target, flag)
+
+    with ExitStack() as stack:
+        patch = stack.enter_context
+        patch(mock.patch.multiple(redis_store, SCRIPT=script, SCRIPT_SHA=sha))
+        for module in (hub, offline, writing):
+            patch(mock.patch.object(module, "wall_clock", machine.local))
+        patch(mock.patch.object(offline, "_TAKE", 0.0))
+        patch(mock.patch.object(os, "fsync", synced))
+        patch(mock.patch.object(files, "_rename", renamed))
+        for base in (Base, WarmBase):
+            patch(mock.patch.object(base, "_open", _pointed(machine, base._open)))
+        yield
+
+
+def _pointed(machine: Machine, real: Real) -> Real:
+    """A transaction in which a process may end before it begins, before it is committed, and behind it."""
+
+    @contextmanager
+    def opened(self: Base, *, read_only: bool = False) -> Iterator[Any]:
+        machine.point()
+        with real(self, read_only=read_only) as db:
+            yield db
+            machine.point()
+        machine.point()
+
+    return opened
