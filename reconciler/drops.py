@@ -75,7 +75,9 @@ def parse(name: str, data: bytes) -> Drop:
     at, by = int(named[3]), named[4] if named[4].startswith("inbox-") else f"hook-{named[4]}"
     texts: dict[str, str | None] = {}
     for key, kind, value in zip(*[iter(parts[1:-2])] * 3, strict=True):
-        texts |= _texts(key, kind, value)
+        found = _texts(key, kind, value)
+        # What a good value takes away may be said by another key: `{"x_raw": 1, "x": 2}` has both.
+        texts |= {field: text for field, text in found.items() if text is not None or field not in texts}
     return Drop(name, agent, {field: Field(text, at, by) for field, text in texts.items()})
 
 

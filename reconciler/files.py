@@ -287,7 +287,8 @@ class FileLock:
         if self.held:
             raise RuntimeError(f"{self.path}: is held by this object already")
         with _reported(self.path):
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            access = os.O_RDONLY if shared else os.O_RDWR  # who may only read asks too
+            self._fd = os.open(self.path, access | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             _locks.add(self)
             deadline = time.monotonic() + seconds
             try:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class Letter(NamedTuple):
     path: Path
     name: str
     data: bytes
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Inbox:
                 if stuck is not None and stuck.identity == found[1] and now - stuck.since < PATIENCE:
                     problems.append(stuck.problem)
                 else:
-                    letters.append(read_letter(path, found[0], agents, min(found[1].mtime_ns // 1000, now)))
+                    letter = read_letter(path, found[0], agents, min(found[1].mtime_ns // 1000, now))
+                    letters.append(letter._replace(identity=found[1]))
             except HalfWritten:
                 unfinished.append(name)
             except NotADrop as error:
@@ -115,9 +118,24 @@ class Inbox:
 
     def _take(self, letter: Letter) -> None:
         files.make_folder(self.folder / PROCESSED)
-        if letter.data and not (self.settings.spool / f"{letter.name}.kept").exists():
-            put(self.settings, letter.name, letter.data)
-        files.move(letter.path, self.folder / PROCESSED / letter.path.name)
+        if letter.data:
+            self._put(letter)
+        if files.identify(letter.path) != letter.identity:
+            return  # somebody wrote it anew since it was read: the next look finds that
+        moved = files.move(letter.path, self.folder / PROCESSED / letter.path.name)
+        if moved is not None and files.identify(moved) != letter.identity:
+            files.move(moved, letter.path)
+
+    def _put(self, letter: Letter) -> None:
+        """Once; and behind another of the same name and time that says something else."""
+        for at in count(int(letter.name[:16])):
+            name = f"{at:016}{letter.name[16:]}"
+            paths = [self.settings.spool / f"{name}.{ending}" for ending in ("drop", "kept")]
+            held = [found[0] for path in paths if (found := files.read(path, MAX_BYTES))]
+            if letter.data not in held and not held:
+                put(self.settings, name, letter.data)
+            if letter.data in held or not held:
+                return
 
     def _refuse(self, name: str, reason: str) -> None:
         files.make_folder(self.folder / REJECTED)

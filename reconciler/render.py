@@ -99,6 +99,8 @@ def why(change: Change) -> str:
         return won
     if beaten.at == change.at:
         return f"{won} beats {beaten.by} at the same time by the tie-break"
+    if not beaten.at:  # nobody knows when
+        return f"{won} beats {beaten.by}"
     return f"{won} beats {beaten.by}, {ago(change.at - beaten.at)} older"
 
 

@@ -14,6 +14,7 @@ from reconciler.drops import NotADrop, parse
 from reconciler.inbox import HalfWritten, read_letter
 from reconciler.stamp import parse_time
 from reconciler.state import Field
+from reconciler.workspace import read_settings
 from tests.servers import Memory, Server
 from tests.story.desk import Desk, set_age, shown, six_agents
 from tests.story.test_drops import away, crash_with, die_at, versions
@@ -282,3 +283,41 @@ def dying_round(root: str, url: str, point: str) -> None:
     setattr(files, "write_private", dying_write)  # noqa: B010
     setattr(files, "move", dying_move)  # noqa: B010
     dying_drops(root, url, point, "up")
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> inbox.Inbox:
+    """An inbox without any server."""
+    settings = read_settings(str(tmp_path), {}, {})
+    settings.inbox_folder.mkdir(parents=True)
+    return inbox.Inbox(settings)
+
+
+def deliver(box: inbox.Inbox, post: inbox.Post | None = None) -> list[bytes]:
+    """What lies in the spool after one delivery."""
+    assert box.deliver(post or box.look(lambda: KNOWN, SAVED), SAVED) == []
+    return [path.read_bytes() for path in sorted(box.settings.spool.iterdir())]
+
+
+@pytest.mark.parametrize("ending", ["drop", "kept"])
+def test_two_files_of_one_name_and_one_declared_time_are_two_drops(box: inbox.Inbox, ending: str) -> None:
+    """Neither takes the other's place while both wait, and each is there once."""
+    for said in ("1", "2", "1"):
+        (box.folder / "mary_x.json").write_text(json.dumps({"last_update": "2025-11-12T08:00:00Z", "k": int(said)}))
+        spooled = deliver(box)
+        for path in box.settings.spool.glob("*.drop"):
+            path.rename(path.with_suffix(f".{ending}"))
+    assert [data.split(b"\0")[7] for data in spooled] == [b"1", b"2"]
+
+
+def test_a_file_that_is_written_anew_while_it_is_taken_in_is_taken_in_again(box: inbox.Inbox) -> None:
+    """What nobody has read is not put among the processed."""
+    path = box.folder / "mary_x.json"
+    path.write_text('{"v": 1}')
+    post = box.look(lambda: KNOWN, SAVED)
+    (box.folder / ".new").write_text('{"v": 22}')
+    (box.folder / ".new").rename(path)
+    deliver(box, post)
+    assert path.read_text() == '{"v": 22}'
+    set_age(path, 1)
+    assert {data.split(b"\0")[4] for data in deliver(box)} == {b"1", b"22"}

@@ -232,3 +232,26 @@ def test_the_files_hold_no_path_of_a_workspace(workspace: Settings) -> None:
     if shutil.which("zsh"):
         for path in (Path(hooks.__file__).parent / "files").glob("*.zsh"):
             subprocess.run(["zsh", "-n", str(path)], check=True)
+
+
+def test_uninstalling_brings_back_what_a_file_took_the_place_of_when_that_file_is_gone(shell: Shell) -> None:
+    """The only copy of somebody's hook is not thrown away because ours was removed by hand."""
+    before = there(shell.root)
+    assert shell("install", "hooks").code == 0
+    (shell.root / "tools" / "mary_memory_hook.zsh").unlink()
+    assert shell("uninstall", "hooks").code == 0
+    assert there(shell.root) == before
+
+
+def test_what_somebody_edited_in_our_files_and_blocks_takes_no_original_away(shell: Shell) -> None:
+    """Installing again keeps the edits as copies, and uninstalling still gives back what was there at first."""
+    before = there(shell.root)
+    assert shell("install", "hooks").code == 0
+    hook, script = shell.root / "tools" / "mary_memory_hook.zsh", shell.root / "tools" / "mary_dispatcher.zsh"
+    hook.write_bytes(hook.read_bytes() + b"# edited\n")
+    script.write_bytes(script.read_bytes().replace(b"\nfi\n", b"\nfi\nexport MINE=1\n", 1))
+    edited = {hook.read_bytes(), script.read_bytes()}
+    assert shell("install", "hooks").code == 0
+    assert shell("uninstall", "hooks").code == 0
+    assert there(shell.root) == before
+    assert {path.read_bytes() for path in (shell.root / ".reconciler" / "installed").iterdir()} == edited

@@ -15,7 +15,7 @@ import pytest
 from reconciler import schema
 from reconciler.errors import Place, Problem
 from reconciler.plan import Change, Plan, Withheld, make_plan
-from reconciler.render import ago, clip, markdown, summary, text_lines, to_json, values
+from reconciler.render import ago, clip, markdown, summary, text_lines, to_json, values, why
 from reconciler.state import Field
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -64,6 +64,12 @@ def same_as_golden(name: str, text: str) -> None:
 def test_text_is_as_it_was(columns: int | None, name: str) -> None:
     """Whole lines when piped, fitted on a terminal."""
     same_as_golden(name, "".join(f"{line.text}\n" for line in text_lines(a_plan(), columns)))
+
+
+def test_a_value_of_which_nobody_knows_the_time_has_no_age() -> None:
+    """Not fifty years: it came back with an old copy, or its record says no time."""
+    change = Change("mary", "context.a", "file", '"x"', '"y"', T, "raw", Field('"x"', 0, "an old copy"))
+    assert why(change) == "raw 2025-11-12T08:00:00Z beats an old copy"
 
 
 def test_markdown_is_as_it_was() -> None:

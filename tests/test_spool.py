@@ -272,3 +272,13 @@ def test_values_that_are_raw_are_told_by_agent() -> None:
 def test_a_drop_is_a_value() -> None:
     """Two readings of one file are equal."""
     assert parse(NAME, ENDLESS) == Drop(NAME, "mary", parse(NAME, ENDLESS).fields)
+
+
+def test_a_key_that_ends_like_a_kept_text_is_a_value_like_any_other() -> None:
+    """In whatever order they come: the good value takes nothing away that the same drop says."""
+    for parts in (
+        [Part("x_raw", "json", b"1"), Part("x", "json", b"2")],
+        [Part("x", "json", b"2"), Part("x_raw", "json", b"1")],
+    ):
+        found = said(*parts)
+        assert (found["context.x"], found["context.x_raw"]) == ("2", "1")

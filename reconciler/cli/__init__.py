@@ -13,16 +13,18 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..errors import InputError, ReconcilerError
 from .common import common_options, remember_options, report
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 VERBS = {
     "diff": ("rounds", "Show what differs between the files and Redis. Writes nothing."),
@@ -58,9 +60,12 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
+        from .examples import EXAMPLES
+
         module = importlib.import_module(f".{VERBS[cmd_name][0]}", __package__)
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        command.epilog = "\b\nExamples:\n" + "".join(f"  {line}\n" for line in EXAMPLES[cmd_name])
         if "_RECONCILER_COMPLETE" in os.environ:
             from .completing import teach
 
@@ -69,6 +74,8 @@ class Verbs(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Verbs from the table: nothing is imported for them."""
+        from click.shell_completion import CompletionItem
+
         found = [CompletionItem(name, help=what) for name, (_, what) in VERBS.items() if name.startswith(incomplete)]
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -147,6 +154,7 @@ def _explain(error: BaseException) -> int:
         case click.UsageError():
             path = error.ctx.command_path if error.ctx else "reconciler"
             message = error.format_message().replace("Missing command", "no verb given").rstrip(".")
+            message = message.replace(". Choose from:\n\t", ": ").replace(",\n\t", ", ")  # one line
             return _fail(message[:1].lower() + message[1:], f"{path} --help shows how", 2)
         case click.ClickException():
             return _fail(error.format_message(), "", 2)
@@ -211,10 +219,11 @@ def _drop_output() -> None:
 def _ending_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end a command as Ctrl-C does: what is open is closed. `run` finishes its round first."""
     chosen = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
+    try:
+        for number in chosen:
+            signal.signal(number, _on_signal)
+    except ValueError:  # not the main thread
         chosen = []
-    for number in chosen:
-        signal.signal(number, _on_signal)
     try:
         yield
     finally:

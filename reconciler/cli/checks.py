@@ -91,8 +91,9 @@ def _check_bytes(settings: Settings, data: bytes, path: Path) -> list[Problem]:
     shown = str(path)
     if path.name == FILE:
         documents = read_documents(data, shown)
-        value: Any = documents[0].value if documents else {}
-        return schema.validate("settings", value, locator(data, shown, 0), source=shown)
+        if not documents:  # nothing but comments, as `init` makes it
+            return []
+        return schema.validate("settings", documents[0].value, locator(data, shown, 0), source=shown)
     if path.suffix in (".yaml", ".yml"):
         return manifests.parse(data[: MAX_BYTES + 1], shown)[1]
     if path.suffix == ".json":
@@ -206,9 +207,10 @@ def _print_status(now: Now, wrong: list[str]) -> None:
     click.echo(f"last round  {round_text}")
     click.echo(f"now         {render.summary(found.plan)}")
     if now.journal:
-        click.echo(f"journal     {now.journal} writes wait to be merged")
+        click.echo(f"journal     {now.journal} write{'s wait' if now.journal != 1 else ' waits'} to be merged")
     if now.waiting.drops or now.waiting.kept:
-        click.echo(f"spool       {now.waiting.drops} drops wait for a round, {now.waiting.kept} for Redis")
+        drops = f"{now.waiting.drops} drop{'s wait' if now.waiting.drops != 1 else ' waits'} for a round"
+        click.echo(f"spool       {drops}, {now.waiting.kept} for Redis")
     for line in _raw(found):
         click.echo(f"raw         {line}")
     print_agents(found.merged)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -101,6 +98,8 @@ def busy(what: str) -> Iterator[None]:
     if not (sys.stderr and sys.stderr.isatty()):
         yield
         return
+    import threading
+
     done = threading.Event()
 
     def move() -> None:
@@ -149,7 +148,8 @@ def read_input(name: str, option: str) -> str:
     try:
         if name == "-":
             return sys.stdin.buffer.read().decode() if sys.stdin else ""
-        return Path(name).read_text(encoding="utf-8")
+        with open(name, encoding="utf-8") as file:
+            return file.read()
     except OSError as error:
         raise UsageError(f"{option} {name}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -158,15 +158,23 @@ def read_input(name: str, option: str) -> str:
 
 def print_data(value: object, output: str) -> None:
     """Plain data as JSON or YAML."""
+    import json
+
     print_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")), output)
 
 
 def print_text(text: str, output: str) -> None:
     """JSON text, laid out; every token stays as it was written. `output`: json or yaml."""
-    from ..sources.yaml_text import write_document
-    from ..state import reindent
+    if output == "json":
+        from ..state import reindent
 
-    click.echo(printable(reindent(text)) if output == "json" else write_document(json.loads(text)).rstrip())
+        click.echo(printable(reindent(text)))
+        return
+    import json
+
+    from ..sources.yaml_text import write_document
+
+    click.echo(write_document(json.loads(text)).rstrip())
 
 
 def printable(text: str) -> str:

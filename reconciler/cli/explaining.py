@@ -19,7 +19,7 @@ from ..state import Field, encode
 from ..updates import WriteResult, check_known
 from ..workspace import open_workspace
 from ..writing import Writer
-from .common import STYLES, output_option, print_text, verb, warn
+from .common import STYLES, number_from_1, output_option, print_text, verb, warn
 from .memory import hint_mirror, say_written
 
 SHOWN = 3
@@ -44,7 +44,7 @@ def explain_command(settings: Settings, agent: str, field: str, output: str) -> 
             click.echo(click.style(f"{what:<10}", **STYLES["quiet"]) + text if what else text)
     if found.away is None:
         return 0
-    click.echo(f"{found.away}; files were used", err=True)
+    click.echo(f"files were used: {found.away}", err=True)
     return found.away.exit_code
 
 
@@ -159,8 +159,8 @@ def _list(texts: Iterable[str]) -> str:
 
 @verb("conflicts")
 @click.argument("agent", required=False)
-@click.option("-n", "--count", type=click.IntRange(1), default=20, show_default=True, help="How many.")
-@click.option("--restore", "number", type=click.IntRange(1), metavar="N", help="Write the value that lost back.")
+@click.option("-n", "--count", type=number_from_1(), default=20, show_default=True, help="How many.")
+@click.option("--restore", "number", type=number_from_1(), metavar="N", help="Write the value that lost back.")
 @output_option("text", "json")
 def conflicts_command(settings: Settings, agent: str | None, count: int, number: int | None, output: str) -> int:
     """Show values that lost to a write which had not seen them, newest first; this workspace's own, without Redis.

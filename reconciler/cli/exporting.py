@@ -58,7 +58,7 @@ def export_command(settings: Settings, agents: tuple[str, ...], folder: str | No
     for line in left_out:
         click.echo(f"error: {line}", err=True)
     if away is not None:
-        click.echo(f"{away}; files were used", err=True)
+        click.echo(f"files were used: {away}", err=True)
     return 3 if view.plan.errors or left_out else 5 if away else 0
 
 

@@ -29,7 +29,7 @@ def _away_code(hub: OneShotHub) -> int:
     store = hub.workspace.store
     if not isinstance(store, AwayStore):
         return 0
-    click.echo(f"{store.reason}; files were used", err=True)
+    click.echo(f"files were used: {store.reason}", err=True)
     return store.reason.exit_code
 
 
@@ -96,6 +96,8 @@ def set_command(
 
 def _pair(pair: str) -> tuple[str, Any]:
     key, equals, text = pair.partition("=")
+    if any("\ud800" <= character <= "\udfff" for character in pair):
+        raise UsageError(f"{ascii(pair)[:40]} is not UTF-8 text", hint="is the terminal's locale UTF-8?")
     if not equals or not key.removeprefix(CONTEXT):
         raise UsageError(f"{clip(pair, 40)!r} is not KEY=VALUE", hint="for example: status=busy task='\"a b\"'")
     if not re.match(r'[{\["]|-?\d|(true|false|null)$', text):

@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..files import Lock
 from ..render import clip
 from ..settings import Settings
-from ..spool import drop
+from ..spool import MAX_BYTES, drop
 from ..state import CONTEXT, NotJson, decode, read_json
 from ..updates import check_name
 from .common import F, verb
@@ -60,8 +60,14 @@ def record_command(
     parts += map(_pair, pairs)
     if not parts:
         raise UsageError("nothing to record", hint="for example: --task WO-1 --status completed --json -")
+    data = pack(agent, parts)
+    if len(data) > MAX_BYTES:
+        raise UsageError(
+            f"{len(data)} bytes are more than a result may have, {MAX_BYTES}",
+            hint="write it to a file of its own, and record its name",
+        )
     name = drop(settings, agent, parts)
-    fields = parse(name, pack(agent, parts)).fields
+    fields = parse(name, data).fields
     said = [field.removeprefix(CONTEXT) for field, value in fields.items() if value.text and not field.endswith(REASON)]
     click.echo(f"{agent}: {', '.join(said)} recorded")
     for field, value in fields.items():

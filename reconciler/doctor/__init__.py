@@ -126,6 +126,8 @@ def mend(findings: Iterable[Finding]) -> Iterator[tuple[Finding, str, bool]]:
         if key not in done:
             try:
                 done[key] = (finding.fix(), True)
-            except (ReconcilerError, OSError) as error:
+            except ReconcilerError as error:
                 done[key] = (str(error), False)
+            except OSError as error:
+                done[key] = (f"{error.filename}: {error.strerror}", False)
         yield (finding, *done[key])

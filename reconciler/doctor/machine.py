@@ -89,7 +89,10 @@ def _expand(chart: Chart, path: Path) -> Fix:
         if found is None:
             return f"{path} is gone"
         home = os.fsencode(str(chart.home)).replace(b"&", b"&amp;").replace(b"<", b"&lt;")
-        swap(path, _TILDE.sub(lambda match: match[1] + home, found[0]), found[1])
+        data, count = found[0], 1
+        while count:  # a match is the last one of its string
+            data, count = _TILDE.subn(lambda match: match[1] + home, data)
+        swap(path, data, found[1])
         return f"every ~ in {path.name} is {chart.home} now; launchctl bootout and bootstrap make launchd read it"
 
     return fix

@@ -27,6 +27,11 @@ _STILL_WAITING = 60_000_000
 
 
 def settings_file(chart: Chart) -> Iterator[Finding]:
+    """The file, and a folder of manifests that is named but not there: rounds would see no manifests at all."""
+    folder = chart.settings.manifests
+    if folder != chart.settings.root / "manifests" and not folder.exists():
+        way = f"make it, or correct --manifests, RECONCILER_MANIFESTS or {FILE}"
+        yield Finding("settings", str(folder), "this folder of manifests does not exist", way)
     for problem in chart.settings_problems:
         yield Finding("settings", FILE, problem, chart.run(f"validate {FILE}") + "; the defaults stand in until then")
 
@@ -125,7 +130,8 @@ def waiting(chart: Chart) -> Iterator[Finding]:
     running = files.Lock.holder(settings.folder / "lock") is not None
     age = chart.now - found.oldest if found.oldest else 0
     if (found.drops or found.kept) and not (running and age < _STILL_WAITING):
-        what = f"{found.drops} drops wait for a round and {found.kept} for Redis, the oldest for {ago(max(age, 0))}"
+        drops = f"{found.drops} drop{'s wait' if found.drops != 1 else ' waits'} for a round"
+        what = f"{drops} and {found.kept} for Redis, the oldest for {ago(max(age, 0))}"
         yield Finding("spool", str(settings.spool), what, chart.run("apply") + " (or run)", fix=fix)
     for file, reason in found.rejected:
         way = "look at it, then remove it and its .reason"

@@ -26,6 +26,8 @@ from ..settings import Settings
 NAMES = ("hooks", "shim", "launchd", "systemd")
 LIMIT = 16 << 20
 """Bytes; a larger file is not edited."""
+EDITED = ".edited"
+"""How the copies end of what somebody had edited in files or blocks of ours: they stay."""
 Say = Callable[[str], None]
 
 
@@ -123,12 +125,17 @@ def installing(settings: Settings, target: Target) -> Work:
         name = short_name(settings, wanted.path)
         entry = known.get(name)
         if before is None or entry is None or entry.after != fingerprint(before):
-            original = _without_ours(wanted, before)
+            original, mode_before = _without_ours(wanted, before), mode
             if original == after:
                 continue  # somebody's own file that will do
+            if before is not None and after != before and _is_ours(wanted, before):
+                copies[_copy_name(wanted.path, before) + EDITED] = before
+                if entry and not wanted.undo:
+                    original = None if entry.copy is None else _read_copy(settings, entry.copy)
+                    mode_before = entry.mode
             entry = Entry(
                 None if original is None else _copy_name(wanted.path, original),
-                None if original is None else mode,
+                None if original is None else mode_before,
                 "",
                 entry.folders
                 if entry
@@ -154,8 +161,8 @@ def uninstalling(settings: Settings, target: Target, *, force: bool = False) -> 
         undo = wanted[name].undo if name in wanted else None
         if force or (before is not None and fingerprint(before) == entry.after) or before == original:
             after, right = original, entry.mode
-        elif before is None:
-            after, right = None, None
+        elif before is None:  # a file of our own that is gone is in nobody's way; a script with our block was theirs
+            after, right = (None, None) if undo else (original, entry.mode)
         elif undo:
             after, right = undo(before), None
         else:
@@ -226,7 +233,7 @@ def _write_record(settings: Settings, record: Record) -> None:
     if copies.is_dir():
         kept = {entry.copy for known in record.values() for entry in known.values()}
         for copy in copies.iterdir():
-            if copy.name not in kept:
+            if copy.name not in kept and not copy.name.endswith(EDITED):
                 files.remove(copy, files.identify(copy))
         files.remove_folder(copies)
 
@@ -246,6 +253,11 @@ def _look(path: Path) -> tuple[bytes | None, files.Identity | None, int | None]:
     """Bytes, identity and mode of a file; three times None where there is none."""
     found = files.read(path, LIMIT)
     return (found[0], found[1], stat.S_IMODE(os.stat(path).st_mode)) if found else (None, None, None)
+
+
+def _is_ours(wanted: Wanted, before: bytes) -> bool:
+    """Whether a file, or a block in it, was put there by `install`, whatever was edited in it since."""
+    return wanted.undo(before) != before if wanted.undo else b"`reconciler install " in before
 
 
 def _without_ours(wanted: Wanted, before: bytes | None) -> bytes | None:

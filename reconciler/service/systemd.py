@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import ReconcilerError
 from ..settings import Settings
 from . import Say, Target, Wanted, running
 from .running import LABEL
@@ -55,12 +56,15 @@ def _wanted(settings: Settings) -> Sequence[Wanted]:
 
 def _ready(settings: Settings) -> None:
     running.find("systemctl")
-    running.check(settings, running=_systemctl("is-active", UNIT).code == 0)
+    answer = _systemctl("is-active", UNIT)
+    if answer.said.startswith("Failed to connect"):
+        raise ReconcilerError(f"systemctl --user: {answer.said}", hint=_SESSION)
+    running.check(settings, running=answer.code == 0)
 
 
 def _start(settings: Settings, changed: bool, say: Say) -> None:
     changed |= running.keep_password(settings, "systemd")
-    hint = f"journalctl --user -u {UNIT} may tell more; systemd's user session is needed: log in as this user"
+    hint = f"journalctl --user -u {UNIT} may tell more; {_SESSION}"
     if changed or _systemctl("is-enabled", UNIT).code:
         running.demand(*_USER, "daemon-reload", hint=hint)
         running.demand(*_USER, "enable", UNIT, hint=hint)
@@ -73,12 +77,12 @@ def _start(settings: Settings, changed: bool, say: Say) -> None:
 
 def _stop(settings: Settings, say: Say) -> None:
     if running.is_there("systemctl"):
-        hint = "systemd's user session is needed: log in as this user"
-        running.demand(*_USER, "disable", "--now", UNIT, hint=hint)
+        running.demand(*_USER, "disable", "--now", UNIT, hint=_SESSION)
     running.forget_password(settings, "systemd")
 
 
 _USER = ("systemctl", "--user")
+_SESSION = "systemd's user session is needed: log in as this user"
 
 
 def _systemctl(*words: str) -> running.Answer:

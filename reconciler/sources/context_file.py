@@ -43,7 +43,7 @@ _SHOWN = 2_000
 NEW = '{\n  "version": "1.0",\n  "agents": {}\n}\n'
 """A `context.json` that nobody has written yet."""
 
-MEND = "mend it, or move it away and run: reconciler apply (it is written anew from the last good state)"
+MEND = "correct it, or move it away and run: reconciler apply (it is written anew from the last good state)"
 
 _OWN = ("version", LAST_UPDATE, "agents")
 

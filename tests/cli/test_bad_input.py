@@ -96,6 +96,7 @@ def test_an_unknown_agent_is_a_no_and_a_near_one_is_named(applied: Shell, client
         refuses(applied, words, 1, "no agent mery", "did you mean mary?")
     refuses(applied, ("get", "zzz"), 1, "no agent zzz", "reconciler get lists")
     refuses(applied, ("history", "zzz"), 1, "no history of zzz", "reconciler get lists")
+    refuses(applied, ("rollback", "zzz", "1"), 1, "no history of zzz", "reconciler get lists")
     refuses(applied, ("diff", "mery"), 2, "no agent mery", "did you mean mary?")
     assert stored(client) == before
 
@@ -123,8 +124,15 @@ def test_an_unknown_agent_is_a_no_and_a_near_one_is_named(applied: Shell, client
         (("apply", "--plan", "/nowhere.json"), "--plan /nowhere.json: No such file or directory"),
         (("apply", "--plan", "/"), "--plan /: Is a directory"),
         (("history", "mary", "-n", "0"), "invalid value for '-n'"),
+        (("conflicts", "-n", "x"), "'x' is not a number from 1 on; reconciler conflicts --help shows how"),
+        (("conflicts", "--restore", "0"), "'0' is not a number from 1 on; reconciler conflicts --help shows how"),
         (("history", "mary", "-n", "x"), "invalid value for '-n'"),
         (("history",), "missing argument 'AGENT'"),
+        (
+            ("install",),
+            "missing argument 'TARGET...': hooks, shim, launchd, systemd; reconciler install --help shows how",
+        ),
+        (("completion",), "missing argument '{zsh|bash}': zsh, bash; reconciler completion --help shows how"),
         (("get", "a", "b"), "unexpected extra argument"),
         (("diff", "-o", "xml"), "'xml' is not one of"),
         (("diff", "--bogus"), "no such option"),
@@ -155,6 +163,23 @@ def test_what_is_no_json_object_is_not_set(applied: Shell, client: redis.Redis, 
     before = stored(client)
     refuses(applied, ("set", "mary", "--json", "-"), 2, "--json -: ", input=text)
     assert stored(client) == before
+
+
+@pytest.mark.parametrize("words", [("note=gr\udcfc\udcdf",), ("\udcfc=1",), ("--field", "note=\udcfc")])
+def test_an_argument_that_is_no_utf8_is_not_set(applied: Shell, client: redis.Redis, words: tuple[str, ...]) -> None:
+    """Latin-1 of an old terminal: nobody could read back what was meant."""
+    before = stored(client)
+    refuses(applied, ("set", "mary", *words), 2, "is not UTF-8 text; ")
+    assert stored(client) == before
+
+
+def test_who_may_only_read_the_lock_is_told_who_holds_it(stranger: Shell) -> None:
+    """A write that is done does not fail for the hint behind it, and `status` asks the same."""
+    lock = stranger.root / ".reconciler" / "lock"
+    lock.touch()
+    lock.chmod(0o444)
+    assert stranger("set", "mary", "task=1").code == 0
+    assert stranger("status").code == 0
 
 
 def test_a_value_of_megabytes_goes_through(applied: Shell) -> None:

@@ -25,7 +25,7 @@ from tests.servers import Server
 NOW = 1_762_934_400_000_000
 STRAY = '#!/bin/zsh\nRESULT="${3:-{}}"\n'
 PLIST = """<?xml version="1.0"?><plist version="1.0"><dict><key>Label</key><string>com.02luka.memory.hub</string>
-<key>ProgramArguments</key><array><string>~/02luka/agents/memory_hub/memory_hub.py</string></array></dict></plist>"""
+<key>ProgramArguments</key><array><string>~/02luka/agents/memory_hub/memory_hub.py</string><string>~/a:~/b</string></array></dict></plist>"""
 RECORDS = {
     "mary": {"status": "active", "last_update": "2025-11-12T08:00:00Z", "context": '{"role":"dispatcher"}'},
     "gc": {"status": "active", "last_update": "2025-11-12T08:00:00", "context": {}},
@@ -150,6 +150,7 @@ TABLE: list[tuple[str, dict[str, object], str]] = [
     ("clock", {"facts": Facts("8.0", ahead=2_000_000)}, "2.0 s ahead"),
     ("clock", {"facts": Facts("8.0", ahead=-90_000_000)}, "90.0 s behind"),
     ("settings", {"settings_problems": ("reconciler.yaml:1:1: unknown",)}, "unknown"),
+    ("settings", {"settings": Settings(Path("/"), "redis://localhost", None, Path("/nowhere"), "me")}, "not exist"),
     ("base", {"stopped": "state.db is damaged"}, "damaged"),
     ("encoded-twice", {"problems": (TWICE,)}, "encoded twice"),
     ("naive-time", {"problems": (replace(TWICE, message="last_update without a time zone: read"),)}, "time zone"),

@@ -99,8 +99,22 @@ def test_a_spool_that_cannot_be_made_is_said_in_one_line(shell: Shell) -> None:
     assert "spool: is not a folder; move it away" in done.err
 
 
+def test_one_drop_is_not_said_as_many(applied: Shell) -> None:
+    """While it waits, and when a round takes it in."""
+    applied("record", "mary", "--task", "WO-1")
+    assert "spool       1 drop waits for a round" in applied("status").out
+    assert "* 1 drop is taken in that waited in the spool" in applied("apply").out
+
+
 def test_a_reconciler_that_runs_takes_it_in(applied: Shell, client: redis.Redis) -> None:
     """Then there is nothing to say about that."""
     with applied.start("run") as process:
         read_until(process, "Watching for changes")
         assert applied("record", "mary", "--task", "WO-1").err == ""
+
+
+def test_a_result_that_no_round_could_read_is_refused_and_not_said_to_be_recorded(shell: Shell) -> None:
+    """Exit code 2 and nothing in the spool."""
+    (shell.root / "big.json").write_text('"' + "x" * (16 << 20) + '"')
+    done = shell("record", "mary", "--json", str(shell.root / "big.json"))
+    assert (done.code, done.out, recorded(shell.root)) == (2, "", [])

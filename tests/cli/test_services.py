@@ -189,6 +189,18 @@ def test_where_there_is_no_such_system_nothing_is_written(desk: Desk, name: str,
     assert listing(desk.home) == before
 
 
+def test_where_nobody_is_logged_in_no_unit_is_written(desk: Desk) -> None:
+    """systemd is there, but not for this user: the unit would be left behind, and `uninstall` could not stop it."""
+    systemctl = desk.home.parent / "bin" / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
+    before = desk.without_ours()
+    done = desk("install", "systemd")
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+    assert done.err.startswith("reconciler: systemctl --user: Failed to connect to bus")
+    assert "log in as this user" in done.err
+    assert desk.without_ours() == before
+
+
 @pytest.mark.parametrize(
     ("env", "text"),
     [

@@ -49,6 +49,8 @@ def test_a_new_workspace_is_valid_and_has_the_samples(shell: Shell, client: redi
         assert found and (path.parent / found[1]).is_file()
     valid = shell("validate")
     assert (valid.code, valid.err) == (0, "")
+    named = shell("validate", "reconciler.yaml")  # nothing but comments
+    assert (named.code, named.err) == (0, "")
     assert shell("apply").code == 0
     assert client.hget("memory:agents:mary", "status") == b"active"
 

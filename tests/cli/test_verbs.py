@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import redis
 import yaml
 
 from reconciler import schema
-from reconciler.cli import VERBS
+from reconciler.cli import VERBS, cli
 from reconciler.errors import Place
 from tests.cli.shell import COMMAND, PROJECT, Shell
 
@@ -278,6 +280,19 @@ def test_help_of_every_verb_is_on_stdout(words: tuple[str, ...], shell: Shell) -
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith("Usage: reconciler")
     assert max(map(len, found.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_of_every_verb_ends_with_examples_that_are_command_lines(name: str) -> None:
+    """People copy them: each is of this verb, and its options are there."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    lines = command.get_help(click.Context(command)).partition("Examples:\n")[2].splitlines()
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition(" | ")[2] or line.partition(" > ")[0], comments=True)
+        assert words[:2] == ["reconciler", name]
+        command.make_context(name, words[2:])  # raises where this is no command line
 
 
 def test_help_lists_exactly_the_verbs_there_are(shell: Shell) -> None:
