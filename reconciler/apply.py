@@ -216,9 +216,14 @@ def _drop_puts(drop: Drop, alive: set[Key]) -> tuple[Put, ...]:
 
 
 def _write(agent: str, changes: Mapping[str, Change], live: LiveAgent, floor: int) -> Write:
-    puts = tuple(Put(change.field, change.new, change.at, change.by) for change in changes.values())
+    puts = tuple(Put(change.field, change.new, change.at, change.by, _old(change, live)) for change in changes.values())
     seen = live.seen if live.gone else {}
     return Write(agent, restoring(live, puts), floor=floor, seen=seen)
+
+
+def _old(change: Change, live: LiveAgent) -> str:
+    """What a deletion deletes where nothing is left that could tell it."""
+    return change.old or "" if live.gone and change.new is None else ""
 
 
 def _missed(view: View, written: Mapping[str, Written] | None = None) -> dict[Key, Field | None]:

@@ -194,17 +194,27 @@ class UnifiedMemoryHub:
             return stamped(names, self.settings.writer)(fields, now)
 
         try:
-            live = self.workspace.store.observe({}, [agent]).agents.get(agent, LiveAgent()).fields
-            unheard = [name for name in known if name not in present(live) and name != LAST_UPDATE]
-            if unheard:
-                puts = tuple(Put(name, None, None, self.settings.writer) for name in unheard)
-                self._writer.write_live(Write(agent, puts, floor=None))
+            live = self.workspace.store.observe({}, [agent]).agents.get(agent, LiveAgent())
+            puts = self._unheard(agent, known, live)
+            if puts:
+                self._writer.write_live(Write(agent, puts, floor=None, seen=live.seen if live.gone else {}))
             answer = self._writer.write_live(Write(agent, (), floor=None, everything=True))
         except StoreAway:
             return self._writer.write_files(agent, gone)
         if answer.later:
             return self._writer.write_files(agent, gone)
         return WriteResult(agent, tuple(sorted(known)), (), answer.version, "redis", answer.at)
+
+    def _unheard(self, agent: str, known: Iterable[str], live: LiveAgent) -> tuple[Put, ...]:
+        """The deletion of what Redis does not hold: an older write to such a field may be on its way yet.
+
+        Of a hash that somebody removed, Redis cannot tell what was deleted; base can, as far as it was there.
+        """
+        there = present(live.fields)
+        names = [name for name in dict.fromkeys((*known, *live.fields)) if name not in there and name != LAST_UPDATE]
+        was = self.workspace.base.known(agent) if live.gone else {}
+        texts = {name: was[name].text or "" for name in names if name in was}
+        return tuple(Put(name, None, None, self.settings.writer, texts.get(name, "")) for name in names)
 
     def _said(self, agent: str) -> Agent:
         """What files, journal and spool say of an agent: a round that took it to Redis after the agent was deleted

@@ -222,7 +222,7 @@ def compare(settings: Settings, view: View) -> Plan:
     live, wanted = view.live, view.desired
     problems = [*wanted.problems, *view.waiting.problems, *live.problems, *view.clashes]
     shared = without_local(settings, view.merged)
-    to_live = diff(_with_drops(live.state, view), shared, "redis") if live.up else []
+    to_live = diff(_with_gone(_with_drops(live.state, view), view), shared, "redis") if live.up else []
     to_file = diff(wanted.context.state, shared, "file")
     broken = _check_contexts(settings, wanted, view.merged, problems)
     held: list[Withheld] = []
@@ -237,10 +237,29 @@ def _with_drops(live: State, view: View) -> State:
     seen: dict[str, Agent] = {}
     for agent, dropped in view.waiting.state.items():
         here, merged = live.get(agent, {}), view.merged.get(agent, {})
-        deleted = {name for name, value in merged.items() if value.text is None and name not in here}
-        gone = {name: value for name, value in dropped.items() if name in deleted and value.text is not None}
+        nothing = Field(None, 0, "")
+        gone = {
+            name: value
+            for name, value in dropped.items()
+            if value.text is not None and name in merged and merged[name].text is None
+            and (there := here.get(name, nothing)).text is None and there.order() < value.order()
+        }  # fmt: skip
         if gone:
             seen[agent] = {**here, **gone}
+    return {**live, **seen} if seen else live
+
+
+def _with_gone(live: State, view: View) -> State:
+    """What Redis held of the agents whose hash somebody removed, as far as it was deleted since: it must hear of that,
+    though nothing is there, for its history still tells of the value."""
+    seen: dict[str, dict[str, Field]] = {}
+    for agent, found in view.live.agents.items():
+        merged, known = view.merged.get(agent, {}), view.memory.merged.get(agent, {})
+        for put in found.gone:
+            won, was = merged.get(put.field), known.get(put.field)
+            if won is not None and won.text is None and put.at is not None and (won.at, won.by) > (put.at, put.by):
+                text = was.text if was is not None and (was.at, was.by) == (put.at, put.by) else None
+                seen.setdefault(agent, dict(live[agent]))[put.field] = Field(text or "null", put.at, put.by)
     return {**live, **seen} if seen else live
 
 

@@ -284,7 +284,7 @@ class _Reader:
         entry = self.entries.get(name)
         at = max(self.seen_at, entry.at + 1) if entry else self.seen_at
         known = self.base.get(name)
-        old = known.text if known and entry and known.at == entry.at else None
+        old = known.text if known and entry and (known.at, known.by) == (entry.at, entry.by) else None
         self.fields[name] = Field(text, at, RAW)
         self.raw.append(Put(name, text, at, RAW, old or "null"))
 
@@ -306,7 +306,6 @@ class _Reader:
         stamps to forget of fields that nobody here can restore."""
         seen = {"context" if name.startswith(CONTEXT) else name: ABSENT
                 for name, entry in self.entries.items() if entry.kind != "x"}  # fmt: skip
-        seen.pop(LAST_UPDATE, None)
         tombs = {name: Field(None, entry.at, entry.by)
                  for name, entry in self.entries.items() if entry.kind == "x"}  # fmt: skip
         forget = tuple(Put(name, None, entry.at, entry.by, forget=True)

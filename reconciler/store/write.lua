@@ -7,7 +7,7 @@
 --       7 "1" if a write found that the channels may be used  8 "<max skew in µs> <seconds a deleted agent's sidecar
 --         is kept> <version floor: a refilled server goes on counting; left out if it was not looked up>"
 --       9 number of `seen` triples; each: hash field, digest of the foreign text the caller has read there,
---         and for `context` the same content framed
+--         and for `context` the same content framed; `last_update` stands for a hash that is not there
 --       then the changes, 6 each: field, kind, text, at ("" for now), by, old as JSON ("" for what is there)
 --       `old` is given where the text has been read (adoption): then only a text that is still foreign is taken
 --       or, with 9 "" (live, by the origin, no floor, no last_update, nothing deleted, no name that JSON escapes, no raw
@@ -175,6 +175,11 @@ for name in pairs(touched) do
   end
 end
 
+-- A hash that somebody removed, with all that it had, is no empty one: who wrote into it would delete the rest.
+local was_there = entries['.last_update']
+if was_there and was_there.kind == 's' and not texts.last_update and not (seen and seen.last_update)
+  and call('EXISTS', hash) == 0 then return {-1, 'last_update'} end
+
 -- The members of the context that are asked for: where each stands and its JSON, nil for one that is not there.
 local context, members = texts.context, {}
 if not context or context == '{}' then context = '{\n}' end
@@ -197,7 +202,7 @@ end
 -- Field by field: who wins?
 local flags, to_meta, data, listed, won, lost, grown = {}, {}, {}, {}, 0, 0, 0
 local newest, newest_by, forget, edits, added, dirty = -1, '', nil, nil, nil, nil
-local context_dirty, last, moved = touched.context == 'foreign', entries['.last_update'], false
+local context_dirty, last, moved = touched.context == 'foreign', was_there, false
 local last_at, last_kind, last_by = last and last.at or 0, last and last.kind or 'x', last and last.by or ''
 local by_text, by_json
 
@@ -416,6 +421,9 @@ if deleted then
 elseif last_kind == 's' and (moved or #to_hash > 0 and not texts.last_update) then
   to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'last_update', iso
   to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' s - ' .. last_by
+elseif seen and seen.last_update then
+  forget = forget or {}
+  forget[#forget + 1] = '.last_update'
 end
 
 local function send(command, key, list)  -- in parts, because unpack has its limit

@@ -46,6 +46,12 @@ def test_nobody_writes_there_unseen(lost: Memory) -> None:
     assert not lost.redis.exists(MARY.hash)
 
 
+def test_a_new_field_is_not_written_there_either(lost: Memory) -> None:
+    """It would be all that is left of the agent."""
+    assert attempt(lost, put("note", "x")).foreign
+    assert not lost.redis.exists(MARY.hash)
+
+
 def test_it_is_refilled_with_the_same_stamps(lost: Memory) -> None:
     """One version, and an event that says what is there again."""
     with listening(lost) as ears:

@@ -38,7 +38,7 @@ class Process:
     def start(self) -> None:
         assert self.running is None
         with open(self.path, "ab") as out:
-            self.running = subprocess.Popen(self.words, stdout=out, stderr=out, env=self.env)
+            self.running = subprocess.Popen(self.words, stdout=out, stderr=out, env=self.env, start_new_session=True)
 
     @property
     def pid(self) -> int:

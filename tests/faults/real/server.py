@@ -70,7 +70,9 @@ class Server:
             *self.options,
         ]
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={"LC_ALL": "C"})
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={"LC_ALL": "C"}, start_new_session=True
+            )
         if wait:
             wait_until(self.answers, 20, f"an answer from {self.url}")
 

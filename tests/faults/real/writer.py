@@ -158,16 +158,17 @@ class HubWriter(Writer):
     def look_back(self) -> None:
         """Read everything; what of its own is not there, and was not put there by a namesake before it, is told.
 
-        Only while one and the same server was there: the files may not have yet what one that went away had.
+        Only while one and the same server was there, and answered: the files may not have yet what one that went away
+        had, and a reader who has waited for its second reads from them.
         """
-        server = self.server()
+        begun, server = time.monotonic(), self.server()
         try:
             agents = self.hub.get_unified_context()["agents"]
             if self.random.random() < 0.5:
                 agents = {name: self.hub.get_agent(name) for name in READ}
         except ReconcilerError:
             return
-        if not server or server != self.server() or not self.was_live:
+        if not server or server != self.server() or not self.was_live or time.monotonic() - begun > 0.9:
             return
         for (agent, key), text in self.mine.items():
             found = agents.get(agent, {}).get("context", {}).get(key)
@@ -179,9 +180,10 @@ class HubWriter(Writer):
                 self.log.write(id=mark, end=now(), outcome="fault", error=error)
 
     def server(self) -> object:
-        """Which server is there now; None for none."""
+        """Which server serves now; None for none, and for one that loads yet, which would say its name too."""
         try:
             with redis.Redis.from_url(self.chosen["redis"], **WAIT) as client:
+                client.ping()
                 return client.info("server")["run_id"]
         except redis.RedisError:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from tests.faults.simulated.machine import START
 from tests.faults.simulated.world import AGENTS, KEYS, Step
 
 FIELDS = (*(f"context.{key}" for key in KEYS), "status", "insight")
@@ -30,13 +31,15 @@ def _step(chance: random.Random, mark: str, places: int, calm: bool) -> Step:
 
 WEIGHTS = {
     "round": 16, "update": 16, "edit": 10, "raw": 6, "raw context": 2, "manifest": 3, "drop": 5, "delete": 2,
-    "keep copy": 3, "tick": 6, "teach": 3, "stop": 2,
+    "journal": 2, "keep copy": 3, "tick": 6, "teach": 3, "stop": 2,
     "away": 4, "back": 5, "lose reply": 2, "wipe": 1, "take snapshot": 1, "restore": 1, "forget scripts": 1,
     "spoil": 3, "mend": 3, "skew": 1, "kill": 5, "power": 3,
+    "many": 3, "rollback": 3, "hang": 2, "full": 2, "room": 4, "spoil manifest": 2, "remove hash": 1, "poison": 1,
 }  # fmt: skip
 BREAKS = frozenset(
-    ("away", "lose reply", "wipe", "restore", "forget scripts", "spoil", "skew", "kill", "power", "stop")
-)
+    ("away", "lose reply", "wipe", "restore", "forget scripts", "spoil", "skew", "kill", "power", "stop", "hang",
+     "full", "spoil manifest", "remove hash", "poison")
+)  # fmt: skip
 
 
 def _made(chance: random.Random, kind: str, mark: str, place: int, agent: str) -> Step:
@@ -45,20 +48,24 @@ def _made(chance: random.Random, kind: str, mark: str, place: int, agent: str) -
         manner = chance.choice(["plain", "plain", "plain", "durable", "replace"])
         return (kind, place, agent, tuple(sorted(names)), manner, mark)
     if kind == "edit":
-        return (
-            kind,
-            place,
-            agent,
-            tuple(sorted(names)),
-            chance.choice(["plain", "plain", "says", "stale", "remove"]),
-            mark,
-        )
+        manner = chance.choice(["plain", "plain", "says", "stale", "remove"])
+        return (kind, place, agent, tuple(sorted(names)), manner, mark)
     if kind == "raw":
         return (kind, agent, chance.choice(["status", "insight", "note"]), mark, chance.random() < 0.15)
     if kind == "raw context":
         return (kind, mark)
     if kind in ("manifest", "drop", "delete"):
         return (kind, place, agent, mark)
+    if kind == "many":
+        return (kind, place, tuple(sorted(chance.sample(AGENTS, 3))), mark)
+    if kind == "rollback":
+        return (kind, place, agent, chance.randint(1, 3), mark)
+    if kind == "spoil manifest":
+        return (kind, place, agent, chance.choice(["gone", "torn"]))
+    if kind == "remove hash":
+        return (kind, agent)
+    if kind == "journal":
+        return (kind, place, agent, chance.choice(("status", "context.k0")), mark, START + chance.randrange(3) * 5_000)
     if kind == "tick":
         return (kind, chance.choice([400_000, 3_000_000, 7_000_000, 61_000_000]))
     if kind == "spoil":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ class Theatre:
                 for step in steps:
                     world.take(step)
                 wrong = verdict(world)
-                trace = "\n".join([*world.outcomes, repr(check.of_redis(self.machine.client)), *sorted(wrong)])
+                ended = json.dumps(check.of_redis(self.machine.client), sort_keys=True)
+                trace = "\n".join([*world.outcomes, ended, *sorted(wrong)])
             finally:
                 for place in world.places:
                     place.die()
@@ -74,10 +76,10 @@ class Theatre:
 
 
 @contextmanager
-def theatre() -> Iterator[Theatre]:
-    with running() as server, server.client() as client:
+def theatre(spoil: Callable[[str], str] = lambda script: script) -> Iterator[Theatre]:
+    with running() as server, server.client(socket_timeout=20) as client:
         machine = Machine(client)
-        with at_work(machine):
+        with at_work(machine, spoil):
             yield Theatre(machine, server.url)
 
 

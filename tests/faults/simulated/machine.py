@@ -7,8 +7,10 @@ Valkey that keeps nothing on disk; one word of its script is changed, so that th
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,13 +23,25 @@ import redis
 from reconciler import files, hub, offline, writing
 from reconciler.base import Base
 from reconciler.base.warm import WarmBase
+from reconciler.stamp import format_time
 from reconciler.store import redis_store
 from reconciler.store.redis_store import HUB, Limits, RedisStore
-from reconciler.store.wire import Command, Wire
+from reconciler.store.wire import NOT_AFTER, Command, Wire
 
 START = 1_900_000_000_250_000
 CLOCK = "sim:clock"
+PATIENCE = 2_000_000
+"""µs until a server that hung goes on."""
+_WAY = 41
+"""µs that a command takes to the server."""
 Real = Callable[..., Any]
+_EACH = """
+local found = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  found[#found + 1], found[#found + 2] = key, redis.call(ARGV[2], key)
+end
+return found
+"""
 
 
 class Died(BaseException):
@@ -48,7 +62,9 @@ class Machine:
     def begin(self) -> None:
         """Nothing has happened yet."""
         self.now, self.skew = START, 0
-        self.away = self.reply_lost = False
+        self.clock: list[Command] = []
+        self.away = self.reply_lost = self.hangs = self.full = False
+        self.held: tuple[int, list[Command]] | None = None
         self.fuse = -1
         self._written: set[int] = set()
         self._synced: set[int] = set()
@@ -57,8 +73,26 @@ class Machine:
         self.tick(0)
 
     def tick(self, micros: int) -> None:
+        """Time goes on; the server hears of it with the next commands."""
         self.now += micros
-        self.client.hset(CLOCK, mapping={"s": self.now // 1_000_000, "u": f"{self.now % 1_000_000}"})
+        self.clock = [("HSET", CLOCK, "s", str(self.now // 1_000_000), "u", str(self.now % 1_000_000))]
+
+    def not_after(self) -> str:
+        """The last word of a command whose caller waits for a second, as the real wire says it."""
+        minute = self.now - self.now % 60_000_000
+        return f"{self.now + 1_000_000} {minute // 1_000_000} {format_time(minute)[:17]}"
+
+    def work_off(self) -> None:
+        """A server that hung does what it was asked then, unless it lost that; nobody waits for it any more."""
+        if self.held is not None and (self.away or self.held[0] < self.now):
+            commands, self.held = self.held[1], None
+            if not self.away:
+                self.wire.send(commands)
+
+    def keys(self, pattern: str, command: str) -> dict[bytes, Any]:
+        """The keys that are like this, and what the command says of each, in one round trip."""
+        found = self.client.eval(_EACH, 0, pattern, command)
+        return dict(zip(found[::2], found[1::2], strict=True))
 
     def local(self) -> int:
         return self.now + self.skew
@@ -104,12 +138,21 @@ class SimulatedWire(Wire):
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         self.machine.point()
         self._reach()
-        answers = super().exchange(commands)
+        self.machine.tick(_WAY)
+        timely = [(*words[:-1], self.machine.not_after()) if words[-1] is NOT_AFTER else words for words in commands]
+        if self.machine.hangs and commands and commands[0][0] == "EVALSHA":
+            self.machine.hangs, self.machine.held = False, (self.machine.now + PATIENCE, timely)
+            raise redis.TimeoutError("no answer")
+        answers = self.send(timely)
         self.machine.point()
         if self.machine.reply_lost and commands and commands[0][0] == "EVALSHA":
             self.machine.reply_lost = False
             raise redis.TimeoutError("the answer was lost")
         return answers
+
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        clock, self.machine.clock = self.machine.clock, []
+        return super().exchange([*clock, *commands])[len(clock) :]
 
     def keys_like(self, pattern: str) -> Iterator[bytes]:
         self._reach()
@@ -144,14 +187,16 @@ def simulated_script(script: str) -> str:
 
 
 @contextmanager
-def at_work(machine: Machine) -> Iterator[None]:
-    """The program, in this process, on this machine."""
-    script = simulated_script(redis_store.SCRIPT)
+def at_work(machine: Machine, spoil: Callable[[str], str] = lambda script: script) -> Iterator[None]:
+    """The program, in this process, on this machine; `spoil` makes another script of the write script."""
+    script = spoil(simulated_script(redis_store.SCRIPT))
     sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
     fsync, rename = os.fsync, files._rename
 
     def synced(fd: int) -> None:
         machine.point()
+        if machine.full and not stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(fd)
         machine.synced(fd)
         machine.point()
@@ -184,6 +229,8 @@ def _pointed(machine: Machine, real: Real) -> Real:
         with real(self, read_only=read_only) as db:
             yield db
             machine.point()
+            if machine.full and db.in_transaction:
+                raise sqlite3.OperationalError("database or disk is full")
         machine.point()
 
     return opened

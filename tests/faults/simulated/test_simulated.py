@@ -52,6 +52,34 @@ FOUND: dict[str, tuple[int, list[Step]]] = {
         1, [("delete", 0, "gc", "s0"), ("edit", 0, "gc", ("context.k0", "insight"), "says", "s1"), ("tick", 7_000_000),
             ("delete", 0, "gc", "s2")],
     ),
+    "a deletion was not told of an agent whose hash somebody had removed": (
+        1, [("remove hash", "gc"), ("edit", 0, "gc", ("context.k1",), "remove", "s0")],
+    ),
+    "a replacement was not told of an agent whose hash somebody had removed": (
+        1, [("remove hash", "mary"), ("away",), ("update", 0, "mary", ("context.k0",), "replace", "s0")],
+    ),
+    "an agent was deleted whose hash somebody had removed": (
+        1, [("remove hash", "mary"), ("away",), ("delete", 0, "mary", "s0")],
+    ),
+    "an agent was deleted in Redis whose hash somebody had removed": (
+        1, [("remove hash", "mary"), ("delete", 0, "mary", "s0")],
+    ),
+    "a removed hash was written by the hub before anybody had put it back": (
+        1, [("remove hash", "mary"), ("update", 0, "mary", ("context.k0",), "plain", "s0")],
+    ),
+    "an older write to a field came back after the agent was deleted a second time": (
+        1, [("delete", 0, "gc", "s1"), ("many", 0, ("gc", "mary", "raw"), "s3"), ("tick", 3_000_000),
+            ("delete", 0, "gc", "s4"), ("journal", 0, "gc", "context.k0", "s5", 1_900_000_000_255_000)],
+    ),
+    "a deletion told of an edit that nobody had seen": (
+        1, [("edit", 0, "gc", ("status",), "plain", "s9"), ("remove hash", "gc"), ("delete", 0, "gc", "s12")],
+    ),
+    "a drop between two deletions was in Redis after the round": (
+        1, [("skew", 0, 50_000_000), ("drop", 0, "gc", "s23"), ("lose reply",), ("delete", 0, "gc", "s28")],
+    ),
+    "a new field in a hash that somebody had removed took the others away": (
+        1, [("remove hash", "rnd"), ("update", 0, "rnd", ("insight",), "plain", "s0")],
+    ),
 }  # fmt: skip
 """What the simulator found, in as few steps as it takes."""
 

@@ -25,13 +25,14 @@ from reconciler.offline import Offline
 from reconciler.sources.desired import Sources
 from reconciler.spool import Part, Spool, pack
 from reconciler.stamp import format_time
-from reconciler.state import SHARED, canonical, encode
+from reconciler.state import SHARED, Field, canonical, encode
 from reconciler.store import LiveStore
 from reconciler.updates import WriteResult
 from reconciler.workspace import Workspace, read_settings
 from reconciler.writing import Writer
 from tests.faults import check
 from tests.faults.record import AGENT, CONTEXT, Op, Records
+from tests.faults.simulated.accidents import Accidents
 from tests.faults.simulated.machine import Died, Machine, SimulatedStore
 
 AGENTS = ("mary", "rnd", "gc", "raw")
@@ -103,10 +104,12 @@ class Place:
         self.unseen: list[str] = []
         """The edits that no round has looked at yet."""
         self.copy = self.good = ""
+        self.declared: dict[str, str] = {}
+        """Of each agent, the manifest that no round has looked at yet."""
         self.edited: set[str] = set()
-        self.stale = False
-        """The agents that were edited since the copy was kept, which may stand in the file now (`stale`): of two who
-        rewrite one record from old copies, nobody can tell what they meant."""
+        self.stale = self.spoilt = self.mended = False
+        """`edited`: the agents that were edited since the copy was kept, which may stand in the file now (`stale`): of
+        two who rewrite one record from old copies, nobody can tell what they meant; `mended`: another copy does."""
 
     def workspace(self, base: Base) -> Workspace:
         spool = Spool(self.settings.spool)
@@ -124,8 +127,9 @@ class Place:
             self.lock.__enter__()
             self.daemon = self.workspace(WarmBase(self.settings.folder))
         done = reconcile_or_away(self.daemon)
+        self.declared.clear()
         if not any("context.json" in str(problem) for problem in done.plan.errors):
-            self.unseen, self.stale = [], False
+            self.unseen, self.stale, self.mended = [], False, False
         return done
 
     def stop(self) -> None:
@@ -162,7 +166,7 @@ class Place:
         os.rename(temp, self.path)
 
 
-class World:
+class World(Accidents):
     """A history in the making. `wiped`: the server lost something, `older`: and came back with something old; `died`: a
     process ended where it stood; `cut`: Redis was away, or an answer of it was."""
 
@@ -171,6 +175,7 @@ class World:
         self.places = [Place(folder / f"w{number}", machine, url) for number in range(places)]
         self.wiped = self.older = self.died = self.cut = False
         self.widest = 0
+        self.robbed, self.founded = set(), set()
         self.violations: list[str] = []
         self.outcomes: list[str] = []
         self.snapshot: dict[bytes, bytes] = {}
@@ -198,6 +203,7 @@ class World:
     def take(self, step: Step) -> None:
         """Do one step, and look at everything that must hold at every moment."""
         self.machine.tick(1_301)
+        self.machine.work_off()
         what: Callable[..., object] = getattr(self, "do_" + step[0].replace(" ", "_"))
         outcome = "ok"
         try:
@@ -232,6 +238,7 @@ class World:
 
     def by_hub(self, number: int, op: Op, work: Callable[[SimulatedHub], WriteResult]) -> None:
         """A write through the hub, and what it was told."""
+        self.found(op.agent)
         with self.process(number) as place:
             try:
                 done = work(place.writer())
@@ -247,7 +254,7 @@ class World:
                 found.hub.teach()
 
     def do_raw(self, agent: str, name: str, mark: str, gone: bool) -> None:
-        if self.machine.away:
+        if self.machine.away or self._is_robbed(agent):
             return
         key, text, client = f"memory:agents:{agent}", f"{mark}:{name} é\n", self.machine.client
         if not gone:
@@ -259,8 +266,17 @@ class World:
             for op in [op for op in self.records.of(agent, name) if op.kind == "raw"]:
                 self.records.ops[op.id] = replace(op, outcome="unknown", end=float("inf"))
 
+    def _is_robbed(self, agent: str) -> bool:
+        """Whether nothing is left of an agent: who writes one field by hand then has taken the others away."""
+        return agent in self.robbed and not self.machine.client.exists(f"memory:agents:{agent}")
+
+    def found(self, agent: str) -> None:
+        """An agent is about to be written."""
+        if not self.machine.away and self._is_robbed(agent):
+            self.founded.add(agent)
+
     def do_raw_context(self, mark: str) -> None:
-        if self.machine.away:
+        if self.machine.away or self._is_robbed("raw"):
             return
         key = "memory:agents:raw"
         context = {**json.loads(self.machine.client.hget(key, "context") or "{}"), "k0": mark}
@@ -273,7 +289,7 @@ class World:
         place = self.places[number]
         if any(self.records.ops[mark].agent == agent for mark in place.unseen):
             return  # a record has one time, and nobody can tell which of its edits it stands for
-        if agent in place.edited and (place.stale or manner == "stale"):
+        if place.mended or (agent in place.edited and (place.stale or manner == "stale")):
             return
         stale = bool(manner == "stale" and place.copy)
         place.stale |= stale
@@ -309,6 +325,7 @@ class World:
         with self.clock_of(place):
             os.utime(path, ns=(self.machine.local() * 1000,) * 2)
         self.done(self.begin(mark, "manifest", agent, {"context.role": encode(mark)}))
+        place.declared[agent] = mark
 
     def do_drop(self, number: int, agent: str, mark: str) -> None:
         place = self.places[number]
@@ -319,6 +336,15 @@ class World:
         (place.settings.spool / f"{at:016}-7.drop").write_bytes(data)
         op = self.begin(mark, "drop", agent, {"context.task": encode(mark), "context.result": f'{{"of":"{mark}"}}'})
         self.records.ops[op.id] = replace(op, outcome="file", at=at, end=self.machine.now)
+
+    def do_journal(self, number: int, agent: str, name: str, mark: str, at: int) -> None:
+        """A write with a stamp that others may have too, as from another machine."""
+        place = self.places[number]
+        files.private_folder(place.settings.folder)
+        by = f"twin{mark[-1]}"
+        Base(place.settings.folder).append_journal({agent: {name: Field(encode(mark), at, by)}})
+        op = self.begin(mark, "journal", agent, {name: encode(mark)})
+        self.records.ops[op.id] = replace(op, outcome="file", at=at, start=at, end=self.machine.now)
 
     def do_round(self, number: int) -> None:
         with self.process(number) as place:
@@ -371,6 +397,7 @@ class World:
             return
         spoilt = {"torn": text[: len(text) // 2], "empty": "", "no agents": '{"agents": {}}', "foreign": "[1, 2]"}[how]
         self.save(place, spoilt)
+        place.spoilt = True
 
     def do_mend(self, number: int, mark: str) -> None:
         """Put the last good version back where something else is; with an edit, for else it would be an undo."""
@@ -381,6 +408,7 @@ class World:
             with self.clock_of(place):
                 self.save(place, json.dumps(data))
             place.unseen.append(self.done(self.begin(mark, "edit", "mender", {"context.mended": encode(mark)})).id)
+            place.mended = True
 
     def do_skew(self, number: int, micros: int) -> None:
         self.places[number].skew = micros
@@ -463,21 +491,24 @@ class World:
         """What must hold at every moment: each file is whole unless somebody spoilt it, no stamp goes back."""
         for place in self.places:
             document = place.document()
+            if document is None and place.path.exists() and not place.spoilt:
+                self.violations.append(f"rule 9: context.json is not whole: {place.text()[:60]!r}")
             if document is not None:
+                place.spoilt = False
                 for agent, values in check.of_document(document).items():
                     place.seen.update((agent, name, text) for name, text in values.items())
         self._look_at_stamps()
         self.listen()
 
     def _look_at_stamps(self) -> None:
-        for key in self.machine.client.scan_iter("memory:meta:*", count=1_000):
+        for key, sidecar in self.machine.keys("memory:meta:*", "HGETALL").items():
             agent = key.decode().split("{memory:agents:")[-1].removesuffix("}")
-            for name, text in self.machine.client.hgetall(key).items():
+            for name, text in zip(sidecar[::2], sidecar[1::2], strict=True):
                 if name != b"version" and name[:1] != b".":
                     continue
                 number, _, more = text.partition(b" ")
                 field = (agent, name.decode())
-                if int(number) < self.stamps.get(field, 0):
+                if int(number) < self.stamps.get(field, 0) and agent not in self.robbed:
                     self.violations.append(f"rule 4: {field} went back from {self.stamps[field]} to {int(number)}")
                 deleted = name == b".last_update" and more.startswith(b"x")  # comes back with what older writes bring
                 self.stamps[field] = 0 if deleted else int(number)
