@@ -41,6 +41,7 @@ from .state import (
     same_value,
 )
 from .store import AwayStore, LiveAgent, LiveStore, Now, Put, Write
+from .store.layout import lost_text
 from .subscribe import Subscription
 from .updates import (
     WriteResult,
@@ -213,8 +214,8 @@ class UnifiedMemoryHub:
         there = present(live.fields)
         names = [name for name in dict.fromkeys((*known, *live.fields)) if name not in there and name != LAST_UPDATE]
         was = self.workspace.base.known(agent) if live.gone else {}
-        texts = {name: was[name].text or "" for name in names if name in was}
-        return tuple(Put(name, None, None, self.settings.writer, texts.get(name, "")) for name in names)
+        lost = {put.field: lost_text(put, was.get(put.field)) for put in live.gone}
+        return tuple(Put(name, None, None, self.settings.writer, lost.get(name, "")) for name in names)
 
     def _said(self, agent: str) -> Agent:
         """What files, journal and spool say of an agent: a round that took it to Redis after the agent was deleted

@@ -18,6 +18,7 @@ from .sources.desired import Desired, Reading
 from .spool import NOTHING, Waiting
 from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text
 from .store import Live
+from .store.layout import lost_text
 from .workspace import Workspace
 
 
@@ -176,7 +177,8 @@ def _drop_clashes(merged: dict[str, dict[str, Field]], memory: Memory) -> list[P
     for names in by_lower.values():
         kept, *others = sorted(names, key=lambda name: (name not in memory.merged, name))
         for name in others:
-            del merged[name]
+            if not _alive(merged.pop(name)):  # its hash is gone again: only a sidecar is left
+                continue
             message = f"agent {name} differs from agent {kept} only in its letters' case"
             problems.append(Problem(Place(name), message, "rename one of them", agent=name))
     return problems
@@ -256,10 +258,10 @@ def _with_gone(live: State, view: View) -> State:
     for agent, found in view.live.agents.items():
         merged, known = view.merged.get(agent, {}), view.memory.merged.get(agent, {})
         for put in found.gone:
-            won, was = merged.get(put.field), known.get(put.field)
+            won = merged.get(put.field)
             if won is not None and won.text is None and put.at is not None and (won.at, won.by) > (put.at, put.by):
-                text = was.text if was is not None and (was.at, was.by) == (put.at, put.by) else None
-                seen.setdefault(agent, dict(live[agent]))[put.field] = Field(text or "null", put.at, put.by)
+                lost = Field(lost_text(put, known.get(put.field)), put.at, put.by)
+                seen.setdefault(agent, dict(live[agent]))[put.field] = lost
     return {**live, **seen} if seen else live
 
 

@@ -323,6 +323,12 @@ class _Reader:
         self.problems.append(Problem(Place(f"{self.key} {name}"), message, agent=self.agent, severity="warning"))
 
 
+def lost_text(put: Put, known: Field | None) -> str:
+    """What a removed hash held where `put` would forget it, as JSON text: base has it if the stamp is the same; "null"
+    where nobody can tell."""
+    return (known.text if known and (known.at, known.by) == (put.at, put.by) else None) or "null"
+
+
 def restoring(live: LiveAgent, puts: tuple[Put, ...]) -> tuple[Put, ...]:
     """The puts that refill an agent whose hash somebody removed, and forget what they do not refill."""
     written = {put.field for put in puts}

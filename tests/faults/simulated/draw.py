@@ -14,14 +14,14 @@ def draw(seed: str) -> tuple[int, list[Step]]:
     """How many workspaces, and the steps."""
     chance = random.Random(seed)
     places = chance.choice([1, 1, 1, 2])
-    calm = chance.random() < 0.3
-    steps = [_step(chance, f"s{number}", places, calm) for number in range(chance.randint(6, 30))]
+    calm, agents = chance.random() < 0.3, (*AGENTS, *[chance.choice(AGENTS)] * 6)  # one of them is in most of it
+    steps = [_step(chance, f"s{number}", places, calm, agents) for number in range(chance.randint(6, 30))]
     return places, steps
 
 
-def _step(chance: random.Random, mark: str, places: int, calm: bool) -> Step:
+def _step(chance: random.Random, mark: str, places: int, calm: bool, agents: tuple[str, ...]) -> Step:
     """One step; in a calm history nothing breaks."""
-    place, agent = chance.randrange(places), chance.choice(AGENTS)
+    place, agent = chance.randrange(places), chance.choice(agents)
     kind = chance.choices(tuple(WEIGHTS), [0 if calm and kind in BREAKS else n for kind, n in WEIGHTS.items()])[0]
     if kind in ("kill", "power"):
         within = chance.choice(["round", "round", "update", "teach"])
@@ -30,7 +30,7 @@ def _step(chance: random.Random, mark: str, places: int, calm: bool) -> Step:
 
 
 WEIGHTS = {
-    "round": 16, "update": 16, "edit": 10, "raw": 6, "raw context": 2, "manifest": 3, "drop": 5, "delete": 2,
+    "round": 16, "update": 16, "edit": 10, "raw": 9, "raw context": 2, "manifest": 3, "drop": 5, "delete": 2,
     "journal": 2, "keep copy": 3, "tick": 6, "teach": 3, "stop": 2,
     "away": 4, "back": 5, "lose reply": 2, "wipe": 1, "take snapshot": 1, "restore": 1, "forget scripts": 1,
     "spoil": 3, "mend": 3, "skew": 1, "kill": 5, "power": 3,
@@ -45,7 +45,7 @@ BREAKS = frozenset(
 def _made(chance: random.Random, kind: str, mark: str, place: int, agent: str) -> Step:
     names = tuple(chance.sample(FIELDS, chance.randint(1, 3)))
     if kind == "update":
-        manner = chance.choice(["plain", "plain", "plain", "durable", "replace"])
+        manner = chance.choice(["plain", "plain", "plain", "same", "durable", "replace"])
         return (kind, place, agent, tuple(sorted(names)), manner, mark)
     if kind == "edit":
         manner = chance.choice(["plain", "plain", "says", "stale", "remove"])

@@ -20,7 +20,7 @@ from reconciler.base import Base
 from reconciler.base.warm import WarmBase
 from reconciler.cache import Cache
 from reconciler.controller import Round, reconcile_or_away
-from reconciler.errors import ReconcilerError
+from reconciler.errors import NotFound, ReconcilerError
 from reconciler.offline import Offline
 from reconciler.sources.desired import Sources
 from reconciler.spool import Part, Spool, pack
@@ -173,7 +173,7 @@ class World(Accidents):
     def __init__(self, folder: Path, machine: Machine, url: str, places: int) -> None:
         self.machine, self.records = machine, Records()
         self.places = [Place(folder / f"w{number}", machine, url) for number in range(places)]
-        self.wiped = self.older = self.died = self.cut = False
+        self.wiped = self.older = self.died = self.cut = self.by_hand = False
         self.widest = 0
         self.robbed, self.founded = set(), set()
         self.violations: list[str] = []
@@ -218,10 +218,12 @@ class World(Accidents):
         self.machine.tick(micros)
 
     def do_update(self, place: int, agent: str, names: tuple[str, ...], manner: str, mark: str) -> None:
-        sets: dict[str, str | None] = {name: encode(f"{mark}:{name}") for name in names}
-        context = {name[8:]: f"{mark}:{name}" for name in names if name.startswith("context.")}
-        fields = {name: f"{mark}:{name}" for name in names if name in ("insight", "note")}
-        status = f"{mark}:status" if "status" in names else None
+        others = [op.id for op in self.records.ops.values() if op.agent == agent and op.kind == "hub" and op.sets]
+        said = others[-1] if manner == "same" and others else mark
+        values = {name: f"{said}:{name}" for name in names}
+        sets: dict[str, str | None] = {name: encode(value) for name, value in values.items()}
+        context = {name[8:]: value for name, value in values.items() if name.startswith("context.")}
+        fields, status = {name: values[name] for name in names if name == "insight"}, values.get("status")
         whole = manner == "replace"
         op = self.begin(mark, "hub", agent, sets, clears=CONTEXT if whole else "", durable=manner == "durable")
 
@@ -244,6 +246,8 @@ class World(Accidents):
                 done = work(place.writer())
             except ReconcilerError as error:
                 self.records.ops[op.id] = replace(op, outcome="refused", end=self.machine.now, error=str(error))
+                if not (self.machine.away or self.machine.full or isinstance(error, NotFound)):
+                    self.violations.append(f"rule 11: {op.id} was refused though nothing is wrong: {error}")
                 raise
             facts = {"id": op.id, "outcome": done.store, "end": self.machine.now, "at": done.at}
             self.records.take({**facts, "version": done.version, "won": done.won, "stale": done.stale})
@@ -283,6 +287,7 @@ class World(Accidents):
         sets: dict[str, str | None] = {f"context.{name}": encode(value) for name, value in context.items()}
         self.done(self.begin(mark, "raw", "raw", sets, clears=CONTEXT))
         self.machine.client.hset(key, "context", json.dumps(context))
+        self.by_hand = True
 
     def do_edit(self, number: int, agent: str, names: tuple[str, ...], manner: str, mark: str) -> None:
         """Of the file as it is, or, `stale`, of the copy that was kept; `says`: the record tells when."""
@@ -349,6 +354,7 @@ class World(Accidents):
     def do_round(self, number: int) -> None:
         with self.process(number) as place:
             place.round()
+            self.by_hand = self.by_hand and self.machine.away
 
     def do_stop(self, number: int) -> None:
         self.places[number].stop()
@@ -368,6 +374,9 @@ class World(Accidents):
         self._server_loses({})
 
     def do_take_snapshot(self) -> None:
+        """Not while somebody's context waits to be looked at: of a backup of it, nobody knows which members are old."""
+        if self.by_hand:
+            return
         client = self.machine.client
         self.snapshot = {key: client.dump(key) for key in client.keys("memory:*")}
 
