@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import Place, Problem
 from ..stamp import format_time, parse_time, refine
@@ -108,13 +108,14 @@ def unframe(text: str) -> dict[str, str]:
     return found
 
 
-def _is_framed(text: str) -> bool:
-    """Whether `unframe` can read it: a JSON object, one member a line. Raises NotJson."""
+def decode_framed(text: str) -> dict[str, Any] | None:
+    """A context that `unframe` can read, a JSON object with one member a line; None for any other. Raises NotJson."""
     if text == "{}":
-        return True
+        return {}
     if not (text.startswith('{\n"') and text.endswith("\n}")):
-        return False
-    return len(decode(text)) == text.count('\n"') == text.count("\n") - 1
+        return None
+    found: dict[str, Any] = decode(text)
+    return found if len(found) == text.count('\n"') == text.count("\n") - 1 else None
 
 
 class _Entry(NamedTuple):
@@ -239,7 +240,7 @@ class _Reader:
 
     def _read_context(self, text: str, *, known: bool, there: bool) -> None:
         try:
-            known = known and _is_framed(text)  # a digest can be forged
+            known = known and decode_framed(text) is not None  # a digest can be forged
             members = unframe(text) if known else self._foreign_context(text)
         except NotJson as error:
             self._broken("context", f"not a JSON object: {error.message}")
@@ -306,6 +307,8 @@ class _Reader:
         stamps to forget of fields that nobody here can restore."""
         seen = {"context" if name.startswith(CONTEXT) else name: ABSENT
                 for name, entry in self.entries.items() if entry.kind != "x"}  # fmt: skip
+        if self.context_digest != "-":  # it may have been there with nothing in it
+            seen["context"] = ABSENT
         tombs = {name: Field(None, entry.at, entry.by)
                  for name, entry in self.entries.items() if entry.kind == "x"}  # fmt: skip
         forget = tuple(Put(name, None, entry.at, entry.by, forget=True)

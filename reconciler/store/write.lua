@@ -265,9 +265,8 @@ local function decide(i, at)
     return 's'  -- somebody else adopted it meanwhile
   end
   local json = kind == 's' and quote(text) or kind ~= 'x' and text or nil
-  if known and not current and json then
-    if entry.at > at then at = entry.at end  -- its value is lost: an older one is better than none
-  elseif entry and at <= entry.at then  -- the order of merge.py
+  local refills = known and not current and json  -- an older value is better than none, with its own stamp
+  if entry and not refills and at <= entry.at then  -- the order of merge.py
     if at < entry.at then return 'o' end
     if by ~= entry.by then
       if below(by, entry.by) then return 'o' end

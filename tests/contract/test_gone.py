@@ -46,6 +46,15 @@ def test_nobody_writes_there_unseen(lost: Memory) -> None:
     assert not lost.redis.exists(MARY.hash)
 
 
+def test_an_empty_context_that_went_with_it_is_no_obstacle(memory: Memory) -> None:
+    """Each of its keys was deleted before: no field stands for it any more."""
+    write(memory, put("status", "idle", T), put("context.a", 1, T))
+    write(memory, gone("context.a", T + 1))
+    memory.redis.delete(MARY.hash)
+    assert restore(memory, put("status", "idle", T), put("context.b", 2, T)).flags == "ww"
+    assert values(memory) == {"status": '"idle"', "context.b": "2"}
+
+
 def test_a_new_field_is_not_written_there_either(lost: Memory) -> None:
     """It would be all that is left of the agent."""
     assert attempt(lost, put("note", "x")).foreign
@@ -64,10 +73,10 @@ def test_it_is_refilled_with_the_same_stamps(lost: Memory) -> None:
 
 
 def test_an_older_value_is_better_than_none(lost: Memory) -> None:
-    """What files know may be older than what was lost; it is stamped as the newest that was known."""
+    """What files know may be older than what was lost; it keeps its stamp, for what is newer may still come."""
     answer = restore(lost, put("status", "older", T - 9), put("context.a", 0, T - 9), put("insight", "x", T))
     assert answer.flags == "www"
-    assert look(lost).fields["status"] == Field('"older"', T, "a")
+    assert look(lost).fields["status"] == Field('"older"', T - 9, "a")
     assert values(lost)["context.a"] == "0"
 
 

@@ -74,6 +74,12 @@ def _owed(world: World, op: Op) -> bool:
     """Whether a write must outlive a server that lost it: it was on a disk, or a round had brought it there."""
     if op.kind == "rollback":  # its values were there before, which proves nothing
         return False
+    if op.agent in world.robbed and any(
+        other.outcome in ("redis", "done") and other.start > op.start and other.sets.keys() & op.sets.keys()
+        for other in world.records.ops.values()
+        if other.agent == op.agent
+    ):  # what beat it may have gone with the hash
+        return False
     if op.in_file or op.kind in ("initial", "drop") or (op.durable and not op.clears):
         return True
     texts = [(op.agent, name, text) for name, text in op.sets.items() if text is not None]

@@ -77,6 +77,14 @@ FOUND: dict[str, tuple[int, list[Step]]] = {
     "a drop between two deletions was in Redis after the round": (
         1, [("skew", 0, 50_000_000), ("drop", 0, "gc", "s23"), ("lose reply",), ("delete", 0, "gc", "s28")],
     ),
+    "an agent whose context had been emptied was not put back": (
+        1, [("update", 0, "mary", ("status",), "replace", "s4"), ("round", 0), ("remove hash", "mary"),
+            ("edit", 0, "mary", ("context.k1",), "plain", "s21")],
+    ),
+    "an older value that was put back stood above a durable one": (
+        2, [("update", 0, "rnd", ("context.k0", "status"), "durable", "s15"), ("tick", 400_000),
+            ("update", 0, "rnd", ("context.k0", "status"), "same", "s17"), ("remove hash", "rnd"), ("round", 1)],
+    ),
     "a new field in a hash that somebody had removed took the others away": (
         1, [("remove hash", "rnd"), ("update", 0, "rnd", ("insight",), "plain", "s0")],
     ),

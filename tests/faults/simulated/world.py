@@ -346,7 +346,7 @@ class World(Accidents):
         """A write with a stamp that others may have too, as from another machine."""
         place = self.places[number]
         files.private_folder(place.settings.folder)
-        by = f"twin{mark[-1]}"
+        at, by = min(at, self.machine.now), f"twin{mark[-1]}"
         Base(place.settings.folder).append_journal({agent: {name: Field(encode(mark), at, by)}})
         op = self.begin(mark, "journal", agent, {name: encode(mark)})
         self.records.ops[op.id] = replace(op, outcome="file", at=at, start=at, end=self.machine.now)
