@@ -2,11 +2,12 @@
 # Every path is relative and nothing asks make for a list of absolute ones: a space in the folder's name is fine.
 
 PYTHON ?= python3
+JOBS ?= 2
 INSTALL = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format bench live hooks clean
+.PHONY: help run test check format faults soak bench clean
 
 # A virtual environment holds absolute paths: in a folder that was moved or copied it is made anew.
 $(shell [ -x .venv/bin/python ] && [ "$$(cat .venv/.embedded 2>&1)" = "$$(pwd -P)" ] || rm -f .venv/.embedded .venv/.test)
@@ -19,26 +20,26 @@ run: .venv/.embedded ## reconcile manifests/ with an embedded Valkey and workspa
 	.venv/bin/reconciler --root workspace --manifests manifests --redis embedded: run$(if $(filter-out 0,$(ONCE)), --once)
 
 test: .venv/.test ## run all tests, real Valkey included; ARGS="-k merge -x" goes to pytest
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 check: .venv/.test ## what CI runs: format, lint, strict types, then all tests
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m mypy
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 format: .venv/.test ## format the code and mend what the linter can mend
 	.venv/bin/python -m ruff format .
 	.venv/bin/python -m ruff check --fix .
 
-bench: .venv/.embedded ## time a round over 10,000 agents beside what it can be compared with
-	.venv/bin/python benchmarks/round.py $(ARGS)
+faults: .venv/.test ## all that is known to go wrong, tried at length, and docs/faults.md written; ARGS="--scale 0.01" for a look
+	.venv/bin/python -m tests.faults $(ARGS)
 
-live: .venv/.embedded ## time how fast a write arrives, on each way, beside a bare HSET and PUBLISH; some minutes
-	.venv/bin/python benchmarks/live.py $(ARGS)
+soak: .venv/.test ## random writers and faults for HOURS=1, with the judge every few minutes; Ctrl-C ends it well
+	.venv/bin/python -m tests.faults.soak --hours $(or $(HOURS),1) $(ARGS)
 
-hooks: .venv/.embedded ## time what a hook costs its caller, beside `zsh -c true`
-	.venv/bin/python benchmarks/hooks.py $(ARGS)
+bench: .venv/.embedded ## time everything beside the limit and the peers, and write docs/performance.md; ARGS="--only read" for a part
+	.venv/bin/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv, builds and caches; workspace/ stays
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -246,32 +247,53 @@ def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Rewrit
     path = workspace.settings.context_file
     path.parent.mkdir(exist_ok=True)
     try:
-        done = files.replace(path, rewrite.data, view.desired.context.identity)
+        done = files.replace(path, rewrite.data, view.desired.context.identity,
+                             keep=lambda *displaced: _keep_displaced(workspace, *displaced))  # fmt: skip
     except files.Moved:
         source = view.desired.context
         workspace.base.unwrite(memory, view.memory.file if source.emptied else source.state)
         return True
     workspace.base.placed(view.now)
     workspace.sources.wrote(rewrite.draft, done.identity, rewrite.data)
-    if done.displaced is None:
-        return False
-    _take_displaced(workspace, done, memory)
-    return True
+    return done.displaced is not None
 
 
-def _take_displaced(workspace: Workspace, done: files.Replaced, memory: Memory) -> None:
+def _keep_displaced(workspace: Workspace, data: bytes, mtime_ns: int) -> None:
     """Somebody saved the file in the moment before ours took its place: what is an edit in it is kept."""
-    assert done.displaced is not None and done.displaced_mtime_ns is not None
-    memory = workspace.base.load()
     try:
-        context = desired.parse(workspace.settings, done.displaced)
+        _keep_edits(workspace, data, mtime_ns)
     except InputError:
         folder = files.private_folder(workspace.settings.folder / "backups")
-        files.write_private(folder / f"torn-{done.displaced_mtime_ns}.json", done.displaced)
-        return
-    identity = files.Identity(0, 0, len(done.displaced), done.displaced_mtime_ns)
-    found = desired.read_version(context, identity, memory, workspace.clock())
+        files.write_private(folder / f"torn-{mtime_ns}.json", data)
+
+
+def _keep_edits(workspace: Workspace, data: bytes, mtime_ns: int) -> None:
+    """Into the journal. Raises InputError."""
+    context = desired.parse(workspace.settings, data)
+    identity = files.Identity(0, 0, len(data), mtime_ns)
+    found = desired.read_version(context, identity, workspace.base.load(), workspace.clock())
     workspace.base.append_journal(found.edits.state)
+
+
+def take_left(workspace: Workspace, view: View) -> bool:
+    """Take in what a process that was killed while it put `context.json` in place left beside it.
+
+    It is its own new version, perhaps half of it, or what the swap displaced, which may hold an edit that nobody has
+    read. What is older than the version before was left by somebody else, long ago. Whether there was anything, and
+    the round must look again.
+    """
+    versions, path = view.memory.file_versions, workspace.settings.context_file
+    left = files.left_beside(path) if path.parent.exists() else []
+    if not left or not versions or versions[0].written != UNSEEN:  # a version is decoded when it is looked at
+        return False
+    before = versions[1].written if len(versions) > 1 else 0
+    for one in left:
+        with suppress(InputError):  # half written: nobody was told that it was saved
+            found = files.read(one, context_file.MAX_BYTES)
+            if found and found[1].mtime_ns >= before * 1000:
+                _keep_edits(workspace, found[0], found[1].mtime_ns)
+        files.discard(one)
+    return True
 
 
 def collect(workspace: Workspace) -> None:

@@ -7,7 +7,6 @@ what it had sent until then. A lost connection, or a server that cannot say it, 
 
 from __future__ import annotations
 
-import gc
 import json
 import marshal
 import threading
@@ -19,11 +18,13 @@ from typing import Any
 
 from . import files
 from .base import Base, Entry
+from .bulk import making_many
 from .errors import InputError, StoreAway, StoreError
 from .settings import Settings
 from .sources.context_file import MAX_BYTES
 from .state import CONTEXT, LAST_UPDATE, SHARED, Agent, Field, State, decode, encode
 from .store import LiveAgent, LiveStore, Tracking
+from .store.plain import tells_all
 
 _AGAIN = 30.0
 """Seconds until a server is asked again that could not tell of writes."""
@@ -63,6 +64,7 @@ class Cache:
         self._tracking: Tracking | None = None
         self._not_before = 0.0
         self._live: dict[str, LiveAgent] | None = None
+        self._hashes: dict[str, dict[str, Any]] = {}
         self._file, self._db = _Watched(settings.context_file), _Watched(base.path)
         self._top: dict[str, Any] = {}
         self._records: dict[str, Any] = {}
@@ -77,7 +79,7 @@ class Cache:
 
         A `context.json` that cannot be read is left out: what it said last is in Redis.
         """
-        with self._lock:
+        with self._lock, making_many():
             try:
                 touched = self._refresh_live()
                 touched = _both(touched, self._refresh_file())
@@ -105,14 +107,28 @@ class Cache:
         touched = self._ask()
         if touched is None or self._live is None:
             self._live = None
-            self._live = dict(self._store.observe({}).agents)
+            found = self._store.plain()
+            self._hashes = {name: record for name, record in found.items() if record is not None}
+            self._live = {}
+            self._observe(found.keys() - self._hashes.keys() | {SHARED})
             return None
-        if touched:
-            found = self._store.observe({}, touched).agents
-            for name in touched:
-                self._live.pop(name, None)
-            self._live |= found
+        self._observe(touched)
         return touched
+
+    def _observe(self, names: Iterable[str]) -> None:
+        """Read some agents in full."""
+        wanted = list(names)
+        if not wanted or self._live is None:
+            return
+        for name in wanted:
+            self._hashes.pop(name, None)
+            self._live.pop(name, None)
+        self._live |= self._store.observe({}, wanted).agents
+
+    def _tells(self, name: str) -> bool:
+        """Whether the agent's hash alone tells what it is now."""
+        plain = self._hashes.get(name)
+        return plain is not None and name not in self._journal and tells_all(plain, self._records.get(name))
 
     def _ask(self) -> frozenset[str] | None:
         """The agents that were written since the last time, None for any; from now on Redis tells, if it can."""
@@ -156,13 +172,17 @@ class Cache:
         assert self._live is not None
         if touched is None:
             self._plain, self._places = {}, {}
-            touched = [*self._records, *sorted(self._live.keys() - self._records.keys()), *self._journal]
+            others = (self._live.keys() | self._hashes.keys()) - self._records.keys()
+            touched = [*self._records, *sorted(others), *self._journal]
+        touched = [name for name in touched if name != SHARED]
+        self._observe([name for name in touched if name not in self._live and not self._tells(name)])
         nothing, chunks, moved = LiveAgent(), set(), False
         for name in touched:
-            if name == SHARED:
-                continue
-            fields = self._live.get(name, nothing).fields
-            record = over(self._records.get(name), fields, self._journal.get(name, {}))
+            if name in self._hashes:
+                record = over_plain(self._records.get(name), self._hashes[name])
+            else:
+                fields = self._live.get(name, nothing).fields
+                record = over(self._records.get(name), fields, self._journal.get(name, {}))
             moved = moved or (record is None) == (name in self._places)
             if record is None:
                 self._plain.pop(name, None)
@@ -194,18 +214,12 @@ class Cache:
 
 
 def unpack(packed: Iterable[bytes], shared: bytes) -> dict[str, Any]:
-    """A copy that is the caller's own. All of it is new, so nothing in it is garbage yet: looking for some, again and
-    again while it grows, would cost as much as making it."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    """A copy that is the caller's own."""
+    with making_many():
         top: dict[str, Any] = marshal.loads(shared)
         agents: dict[str, Any] = {}
         for part in packed:
             agents |= marshal.loads(part)
-    finally:
-        if collecting:
-            gc.enable()
     return top | {"agents": agents}
 
 
@@ -241,6 +255,16 @@ def over(record: Any, live: Agent, waiting: Agent) -> dict[str, Any] | None:
     if context or had:
         found["context"] = context
     return found if found and (not fields or context or found.keys() - {"context"}) else None
+
+
+def over_plain(record: Any, plain: dict[str, Any]) -> dict[str, Any] | None:
+    """The same where a hash tells it all: nothing that the record has is missing there."""
+    if record is None:
+        return plain or None
+    found = {**record, **plain}
+    if "context" in plain and "context" in record:  # in the order of the file
+        found["context"] = {**record["context"], **plain["context"]}
+    return found
 
 
 def _merged(live: Agent, waiting: Agent) -> Agent:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from . import files
-from .apply import collect, remember, remember_written, settle, write_file, write_live
+from .apply import collect, remember, remember_written, settle, take_left, write_file, write_live
 from .base import Memory
 from .conflicts import tell_conflicts
 from .errors import Problem, Refused, StoreAway
@@ -72,6 +72,9 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
         first = first or view.plan
         if options.dry:
             return Round(first, view.merged)
+        if take_left(workspace, view):
+            scope = ALL
+            view = look(workspace, options, scope)
         check_guards(workspace, view, options)
         memory, rewrite = remember(workspace, view)
         written, late = write_live(workspace, view, memory)

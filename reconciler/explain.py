@@ -16,7 +16,8 @@ from .rewind import changed
 from .settings import Settings
 from .sources.desired import BY
 from .sources.manifests import Manifest
-from .sources.yaml_text import MAX_BYTES, locator, read_documents
+from .sources.text import MAX_BYTES
+from .sources.yaml_text import locator, read_documents
 from .stamp import SECOND
 from .state import CONTEXT, Agent, Field, present, same_text
 from .store import AwayStore

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import sys
 import time
@@ -28,6 +29,8 @@ from reconciler.errors import InputError, Place, Problem, ReconcilerError, Refus
 _TRIES = 5
 _NO_REPLACE, _EXCHANGE = (4, 2) if sys.platform == "darwin" else (1, 2)
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_TEMP = re.compile(r"\.(.+)\.(\d{1,10})\.[0-9a-f]{8}\.tmp", re.A)
+_BORN = time.time()
 _NO_SPACE = "free some space; the file is unchanged"
 _NO_RIGHT = "give this user the right to write there; the file is unchanged"
 _HINTS = {
@@ -68,6 +71,14 @@ def identify(path: Path) -> Identity | None:
     return _identity(_stat(path))
 
 
+def identify_entry(entry: os.DirEntry[str]) -> Identity | None:
+    """The same for an entry of a folder that was listed; None also for what cannot be looked at."""
+    try:
+        return _identity(entry.stat())
+    except OSError:
+        return None
+
+
 def read(path: Path, limit: int) -> tuple[bytes, Identity] | None:
     """One consistent version of a file of at most `limit` bytes; None: nothing there.
 
@@ -87,12 +98,21 @@ def read(path: Path, limit: int) -> tuple[bytes, Identity] | None:
     raise _unreadable(path, "keeps changing while it is read", "another program is writing it; try again")
 
 
-def replace(path: Path, data: bytes, expected: Identity | None, mode: int | None = None) -> Replaced:
+def replace(
+    path: Path,
+    data: bytes,
+    expected: Identity | None,
+    mode: int | None = None,
+    keep: Callable[[bytes, int], object] | None = None,
+) -> Replaced:
     """Put `data` in the place of the version `expected` (None: of nothing), in one step.
 
     Safe against a power cut. Mode (unless one is given), owner and extended attributes stay as far as this user may
     set them. A symlinked file is written through. Raises Moved when another version is there, Refused for a link that
     leads where it should not, ReconcilerError when it cannot be written; the old file is then untouched.
+
+    `keep` is called with what is displaced, before it is removed: who is killed in it leaves it beside the file
+    (`left_beside`).
     """
     with _reported(path):
         target = _through_link(path)
@@ -108,9 +128,40 @@ def replace(path: Path, data: bytes, expected: Identity | None, mode: int | None
                 os.unlink(temp)
             raise
         _sync_folder(target.parent)
-        if swapped:
-            return Replaced(identity, *_what_came_out(temp, target, identity, expected))
-    return Replaced(identity)
+        if not swapped:
+            return Replaced(identity)
+        displaced = _what_came_out(temp, target, identity, expected)
+        if displaced and keep:
+            keep(*displaced)
+        os.unlink(temp)
+        return Replaced(identity, *displaced or ())
+
+
+def left_beside(path: Path) -> list[Path]:
+    """What processes that were killed left beside a file: a version half written, or one that a swap displaced.
+
+    Nothing beside one that leads nowhere: who reads it says so.
+    """
+    with _reported(path, "looked at"):
+        try:
+            target = _through_link(path)
+        except OSError:
+            return []
+        names = {name: _TEMP.fullmatch(name) for name in os.listdir(target.parent)}
+        return [target.parent / name for name, match in sorted(names.items())
+                if match and match[1] == target.name and _is_over(int(match[2]), target.parent / name)]  # fmt: skip
+
+
+def _is_over(pid: int, path: Path) -> bool:
+    """Whether the process that made this is dead; its number may be ours by now, as in a container."""
+    if pid == os.getpid():
+        found = _stat(path)
+        return found is not None and found.st_ctime < _BORN
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False
 
 
 def remove(path: Path, expected: Identity | None) -> None:
@@ -538,17 +589,14 @@ def _swap(temp: Path, target: Path, expected: Identity | None) -> bool:
     return False
 
 
-def _what_came_out(
-    temp: Path, target: Path, ours: Identity, expected: Identity | None
-) -> tuple[bytes | None, int | None]:
-    """Remove `temp`, which held the place until now; if that is not `expected`, give its bytes and its mtime.
+def _what_came_out(temp: Path, target: Path, ours: Identity, expected: Identity | None) -> tuple[bytes, int] | None:
+    """What `temp` holds, which was in the place until now: its bytes and its mtime; None if that is `expected`.
 
     What cannot be read goes back where it was, and Moved is raised: reading it again will say what it is.
     """
     came = os.lstat(temp)
     if _identity(came) == expected:
-        os.unlink(temp)
-        return None, None
+        return None
     try:
         found = read(temp, sys.maxsize - 1) if stat.S_ISREG(came.st_mode) else None
     except InputError:
@@ -560,7 +608,6 @@ def _what_came_out(
             _rename(temp, target, _EXCHANGE)
         os.unlink(temp)
         raise Moved(target)
-    os.unlink(temp)
     return found[0], found[1].mtime_ns
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from .errors import Problem, Refused, UsageError
@@ -138,8 +139,10 @@ def diff(replica: State, merged: State, direction: Direction) -> list[Change]:
 def _diff_agent(name: str, here: Agent, merged: Agent, direction: Direction) -> Iterator[Change]:
     for field in sorted(merged):
         won, known = merged[field], here.get(field)
+        if won is known:
+            continue
         old = known.text if known else None
-        if won is not known and not same_value(field, old, won.text):
+        if old != won.text and (old is None or not same_value(field, old, won.text)):
             yield Change(name, field, direction, old, won.text, won.at, won.by, known)
 
 
@@ -173,7 +176,7 @@ def make_plan(
 ) -> Plan:
     """Sort everything once, so that a plan can be compared, hashed and kept as a golden file."""
     return Plan(
-        tuple(sorted(changes, key=lambda change: change[:3])),
+        tuple(sorted(changes, key=itemgetter(0, 1, 2))),
         tuple(sorted(set(withheld))),
         tuple(notes),
         tuple(sorted(problems, key=lambda problem: (problem.severity, str(problem.place), problem.path))),

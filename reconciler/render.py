@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -114,6 +115,7 @@ def ago(micros: int) -> str:
     return f"{span // 1000} ms" if span >= 1_000 else f"{span} µs"
 
 
+@lru_cache(maxsize=1_000)
 def short_time(at: int) -> str:
     return format_time(at)[:19] + "Z"
 
@@ -132,7 +134,9 @@ def clip(text: str, width: int) -> str:
     """A text for one cell: control characters made visible, the rest cut with an ellipsis."""
     if len(text) <= width and text.isprintable():
         return text
-    safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: width + 1])
+    safe = text[: width + 1]
+    if not safe.isprintable():
+        safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in safe)
     return safe if len(safe) <= width else safe[: width - 1] + "…"
 
 

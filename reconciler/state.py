@@ -76,6 +76,8 @@ _WHITE = re.compile(r"[ \t\r\n]*")
 
 def skip_blank(text: str, position: int) -> int:
     """The offset of the next token."""
+    if text[position : position + 1] > " ":
+        return position
     found = _WHITE.match(text, position)
     return found.end() if found else position
 

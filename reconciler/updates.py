@@ -6,7 +6,6 @@ Everything illegal is found here, before anything is sent: Redis hears only of w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
@@ -166,6 +165,8 @@ def check_name(agent: Any) -> None:
 
 def no_agent(names: list[str], known: Iterable[str]) -> NotFound:
     """The error for agents that there are not; a name that is near to the first of them is told."""
+    from difflib import get_close_matches
+
     near = get_close_matches(names[0], list(known), 1)
     hint = f"did you mean {near[0]}?" if near else "reconciler get lists them"
     return NotFound(f"no agent {', '.join(names)}", hint=hint)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import files, schema
 from .base import Memory, part
+from .bulk import making_many
 from .errors import InputError, Place, Problem
 from .inbox import announced
 from .merge import merge, pin, seeds_only, with_times
@@ -67,6 +68,7 @@ class View:
     plan: Plan = field(default_factory=Plan)
 
 
+@making_many()
 def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
     """Observe the replicas, merge them, and plan what each side must learn."""
     settings = workspace.settings

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from . import files, password, schema, settings
 from .base import Base
@@ -19,7 +20,7 @@ from .events import Event
 from .inbox import Inbox
 from .settings import Settings
 from .sources.desired import Sources
-from .sources.yaml_text import MAX_BYTES, locator, read_documents
+from .sources.text import MAX_BYTES
 from .spool import Spool
 from .state import State
 from .store import AwayStore, Channel, Live, LiveStore, Now, Tracking, Write, Written
@@ -65,8 +66,12 @@ def settings_of_file(root: Path) -> Settings:
 
 def _read_file(path: Path) -> dict[str, object]:
     found = files.read(path, MAX_BYTES + 1)
-    documents = read_documents(found[0], settings.FILE) if found else []
-    if not found or not documents or documents[0].value is None:
+    if not found:
+        return {}
+    from .sources.yaml_text import locator, read_documents  # not for `get` where there are no settings
+
+    documents = read_documents(found[0], settings.FILE)
+    if not documents or documents[0].value is None:
         return {}
     problems = schema.validate(
         "settings", documents[0].value, locator(found[0], settings.FILE, 0), source=settings.FILE
@@ -194,6 +199,9 @@ class EmptyStore:
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return Live(now=wall_clock())
 
+    def plain(self) -> dict[str, dict[str, Any] | None]:
+        return {}
+
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         raise ReconcilerError("a store that was opened for reading is not written")
 
@@ -219,6 +227,9 @@ class EmptyStore:
         return 0
 
     def start_epoch(self, epoch: str) -> str:
+        return ""
+
+    def mark(self) -> str:
         return ""
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from reconciler.errors import StoreError
 from reconciler.events import Event
@@ -40,6 +41,9 @@ class MemoryStore:
         names = {*self.agents, *self.raw} if agents is None else set(agents)
         return Live(True, self.clock(), self.epoch, {name: self._observe(name) for name in names if self._has(name)})
 
+    def plain(self) -> dict[str, dict[str, Any] | None]:
+        return dict.fromkeys([*self.agents, *self.raw])
+
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         return [self._write(write.in_full("memory", 0) if isinstance(write, Now) else write) for write in writes]
 
@@ -67,6 +71,9 @@ class MemoryStore:
     def start_epoch(self, epoch: str) -> str:
         self.epoch = self.epoch or epoch
         return self.epoch
+
+    def mark(self) -> str:
+        return ""
 
     def close(self) -> None:
         return None

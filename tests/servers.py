@@ -84,7 +84,7 @@ def _answers(path: Path) -> bool:
 def fake_client() -> Any:
     """A fakeredis whose scripts know `redis.sha1hex`, which every real server has and fakeredis lacks."""
     server: Any = fakeredis.FakeServer()
-    client: Any = fakeredis.FakeRedis(server=server, protocol=2)
+    client: Any = fakeredis.FakeRedis(server=server, protocol=2, socket_timeout=60)  # its Lua is slow
     client.eval("return 1", 0)  # only now the server has a Lua runtime
     server._lua_runtime.globals()[b"redis"][b"sha1hex"] = lambda text: hashlib.sha1(text).hexdigest().encode()
     return client

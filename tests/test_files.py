@@ -594,6 +594,40 @@ def test_only_the_version_that_was_read_is_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_what_the_dead_left_beside_a_file_is_found(path: Path) -> None:
+    """Only theirs: not what a process is writing now, not what belongs to another file."""
+    dead = python("")
+    dead.communicate()
+    names = (f".{path.name}.{dead.pid}", f".{path.name}.{os.getpid()}", f".other.{dead.pid}", path.name)
+    made = [path.with_name(f"{name}.0123abcd.tmp") for name in names]
+    for one in made:
+        one.touch()
+    assert files.left_beside(path) == made[:1]
+    for one in made:
+        one.unlink()
+
+
+def test_what_is_displaced_is_kept_before_it_goes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever fails to keep it leaves it where the next one finds it."""
+    path.write_bytes(b"read")
+    read, real = identity(path), files._rename
+
+    def late(source: Path, target: Path, flag: int) -> bool:
+        path.unlink()
+        path.write_bytes(b"newer")
+        return real(source, target, flag)
+
+    def fail(data: bytes, mtime_ns: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "_rename", late)
+    with pytest.raises(KeyboardInterrupt):
+        files.replace(path, b"ours", read, keep=fail)
+    [left] = path.parent.glob(".*.tmp")
+    assert (path.read_bytes(), left.read_bytes()) == (b"ours", b"newer")
+    left.unlink()
+
+
 def test_folders_are_made_and_removed_when_nothing_is_in_them(tmp_path: Path) -> None:
     """Told which ones were made; what Python compiled of the modules named is nothing."""
     inner = tmp_path / "a" / "b"

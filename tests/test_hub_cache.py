@@ -13,7 +13,7 @@ import pytest
 from reconciler import UnifiedMemoryHub
 from reconciler.cache import over
 from reconciler.settings import Settings, build
-from reconciler.state import Field
+from reconciler.state import SHARED, Field
 from reconciler.store import LiveStore
 from tests.servers import Memory, Server, running
 
@@ -30,15 +30,21 @@ def hub(chosen: Settings) -> Iterator[UnifiedMemoryHub]:
 
 
 def count_reads(hub: UnifiedMemoryHub) -> list[Any]:
-    """Every reading of live memory from now on: the agents that were read, None for all."""
+    """Every reading of live memory from now on: the agents that were read, None for all. The shared sections are read
+    by themselves, whenever all of it is."""
     store: LiveStore = hub.workspace.store
-    observe, read = store.observe, []
+    plain, observe, read = store.plain, store.observe, []
 
     def counting(base: Any, agents: Any = None) -> Any:
-        read.append(None if agents is None else sorted(agents))
+        some = None if agents is None else sorted({*agents} - {SHARED})
+        read.extend([] if some == [] else [some])
         return observe(base, agents)
 
-    store.observe = counting  # type: ignore[method-assign]
+    def counting_all() -> Any:
+        read.append(None)
+        return plain()
+
+    store.plain, store.observe = counting_all, counting  # type: ignore[method-assign]
     return read
 
 
@@ -95,8 +101,8 @@ def test_without_tracking_everything_is_read_each_time(tmp_path: Path) -> None:
             hub.update_agent_context("mary", {"n": 0})
             read = count_reads(hub)
             for number in range(3):
-                client.hset("memory:agents:mary", "status", str(number))
-                assert hub.get_unified_context()["agents"]["mary"]["status"] == str(number)
+                client.hset("memory:agents:mary", "status", f"step {number}")
+                assert hub.get_unified_context()["agents"]["mary"]["status"] == f"step {number}"
             assert read == [None] * 3
 
 
@@ -127,3 +133,28 @@ def test_a_record_with_live_values_over_it() -> None:
     waiting = {"status": Field('"newest"', 6, "x"), "context.a": Field("7", 4, "x")}
     assert over(record, live, waiting) == {"status": "newest", "note": 1, "context": {"b": 2}}
     assert over(None, {"status": Field(None, 5, "x")}, {}) is None
+
+
+@pytest.mark.parametrize(("field", "text"), [
+    ("status", "busy"), ("status", "5"), ("status", "true"), ("status", '{"a": 1}'), ("status", ""),
+    ("note", "[1, 2]"), ("note", "4 of 5"), ("note", "null"), ("note", "\N{SNOWMAN}"),
+    ("context", '{"a": 1}'), ("context", '{\n"a":1\n}'), ("context", '{\n"a":1,\n"a":2\n}'), ("context", "{}"),
+    ("context", '"{\\"a\\": 1}"'), ("context", "[]"), ("context", '{\n"n":NaN\n}'), ("context.a", "1"),
+    ("last_update", "2020-01-01T00:00:00.000000Z"), ("last_update", "2999-01-01T00:00:00.000000Z"),
+    ("last_update", "yesterday"),
+])  # fmt: skip
+def test_what_a_hash_alone_tells_is_what_reading_all_of_it_tells(
+    hub: UnifiedMemoryHub, real: Memory, field: str, text: str
+) -> None:
+    """Over a written agent and over one of somebody else, with a record in the file and without."""
+    hub.update_agent_context("mary", {"a": 1, "b": [1]}, status="5", fields={"note": 4, "gone": "x"})
+    hub.sync_to_file()
+    hub.update_agent_context("rnd", {"a": 1}, fields={"note": "plain"})
+    hub.update_agent_context("mary", fields={"gone": None})
+    for name in ("mary", "rnd", "new"):
+        real.redis.hset(f"memory:agents:{name}", field, text)
+    store = hub.workspace.store
+    found = hub.get_unified_context()
+    store.plain = lambda: dict.fromkeys(("mary", "rnd", "new"))  # type: ignore[method-assign]
+    hub._cache.close()
+    assert hub.get_unified_context() == found

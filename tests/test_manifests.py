@@ -14,7 +14,8 @@ from reconciler import schema
 from reconciler.errors import InputError, Place
 from reconciler.sources import manifests, yaml_text
 from reconciler.sources.manifests import Known, Loaded, build, load, parse, to_yaml_plain
-from reconciler.sources.yaml_text import Document, write_document
+from reconciler.sources.text import Document
+from reconciler.sources.yaml_text import write_document
 from reconciler.stamp import parse_time
 from reconciler.state import SHARED
 from tests.story.desk import set_age
@@ -231,7 +232,7 @@ def test_a_file_of_bad_documents_is_explained_in_one_more_reading(monkeypatch: p
         readings.append(path)
         return real(data, path)
 
-    monkeypatch.setattr(manifests, "locators", locators)
+    monkeypatch.setattr(yaml_text, "locators", locators)
     good, problems = manifests.parse(b"---\na: 1\n" * 150, "a.yaml")
     assert (good, readings) == ([], ["a.yaml"])
     assert problems[-1].message == "and 50 more documents that are no manifests"

@@ -13,7 +13,7 @@ import watchfiles
 
 from reconciler.daemon import Notice
 from reconciler.daemon.news import MOST_WARNED, News
-from reconciler.daemon.triggers import Files
+from reconciler.daemon.triggers import WHOLE, Clock, Files
 from reconciler.daemon.wakes import REST, Wakes
 from reconciler.settings import build
 from reconciler.view import Scope
@@ -167,6 +167,21 @@ def test_files_that_the_system_does_not_watch_are_looked_at(tmp_path: Path, monk
     finally:
         files.close()
     assert len(said) == 1 and "watch limit reached" in said[0]
+
+
+@pytest.mark.parametrize(("told", "since", "agents"), [(True, 0.0, NOBODY), (False, 0.0, None), (True, WHOLE, None)])
+def test_the_clock_reads_redis_only_where_that_does_not_tell(
+    tmp_path: Path, told: bool, since: float, agents: frozenset[str] | None
+) -> None:
+    """All files each time, and all of Redis once an hour, to make sure."""
+    wakes = Wakes(0.0)
+    clock = Clock(build(tmp_path, {"interval": "0.05"}, {}, {}), wakes, lambda: told)
+    clock._whole -= since
+    try:
+        scope = take(wakes)
+    finally:
+        clock.close()
+    assert (scope.agents, scope.paths) == (agents, None)
 
 
 def test_warnings_without_end_are_not_remembered_without_end() -> None:

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import InputError, Place
+from reconciler.sources import yaml_text
+from reconciler.sources.text import Document
 from reconciler.sources.yaml_text import locator, read_documents, write_document
+from reconciler.sources.yaml_usual import read_usual
 
 
 def read(text: str | bytes) -> object:
@@ -189,3 +192,21 @@ def test_nothing_raises_but_an_input_error(text: str) -> None:
     for document in found:
         assert math.isfinite(document.line)
         json.dumps(document.value, allow_nan=False)
+
+
+_PARTS = (
+    *"ab1-?:,#~{}[]'\"\n\t", "<<", "'<<'", "1e5", "- ", ": ", "? ", "\n  ", "\n- ", "&x ", "*x", "!t ", "! ", "---\n",
+    "...\n", "|\n", "null", ".inf", "{a: 1, a: 2}", "[[", "]]",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_PARTS), max_size=25).map("".join))
+def test_the_quick_way_reads_what_the_long_way_reads(text: str) -> None:
+    """Or leaves it to that one, which also says what is wrong."""
+    parser = yaml_text._parser(text)
+    try:
+        quick = read_usual(parser.get_event, yaml_text._scalar)
+    except (yaml.YAMLError, yaml_text._Bad):
+        quick = None
+    if quick is not None:
+        assert quick == [Document(value, line) for value, line, _ in yaml_text._documents(text, keep_marks=False)]

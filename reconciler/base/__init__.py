@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from .. import files
 from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, UNSEEN, Version
 from ..errors import ReconcilerError
 from ..files import Identity
@@ -165,6 +166,14 @@ class Base:
 
     def close(self) -> None:
         """Let go of the database, where it is kept open."""
+
+    def mark(self) -> tuple[Identity, bytes] | None:
+        """Another one after every commit: SQLite counts them in the head of the file. None for no database."""
+        found = files.identify(self.path)
+        if found is None:
+            return None
+        with open(self.path, "rb") as file:
+            return found, file.read(28)[24:]
 
     def version(self, agent: str) -> int:
         """The last version known in Redis of one agent; 0 for none."""

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from ..errors import InputError, ReconcilerError
 from .common import common_options, remember_options, report
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 VERBS = {
-    "diff": ("rounds", "Show what differs between the files and Redis. Writes nothing."),
+    "diff": ("comparing", "Show what differs between the files and Redis. Writes nothing."),
     "apply": ("rounds", "Make files and Redis agree, once."),
     "run": ("rounds", "Keep files and Redis in agreement until stopped."),
     "validate": ("checks", "Check manifests, context.json and Redis against their schemas."),
@@ -94,6 +93,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
+MAX_WIDTH = 100
 EPILOG = """\
 \b
 Exit codes:
@@ -112,7 +112,7 @@ Exit codes:
     epilog=EPILOG,
     no_args_is_help=False,
     subcommand_metavar="VERB [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH},
 )
 @click.version_option(__version__, prog_name="reconciler")
 @common_options
@@ -138,7 +138,7 @@ def main(args: Sequence[str] | None = None) -> int:
     gc.set_threshold(200_000, 50, 100)  # a round makes millions of values and no cycles: looking cost a third of it
     with _ending_signals():
         try:
-            code = cli.main(args=args, prog_name="reconciler", standalone_mode=False)
+            code = cli.main(args=args, prog_name="reconciler", standalone_mode=False, terminal_width=_width())
             if sys.stdout:
                 sys.stdout.flush()
             return code if isinstance(code, int) else 0
@@ -148,8 +148,19 @@ def main(args: Sequence[str] | None = None) -> int:
     return code
 
 
+def _width() -> int:
+    """Columns of a help text, as click counts them; but click imports three compressors to ask the terminal."""
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else 0
+    with suppress(AttributeError, ValueError, OSError):  # no stdout, a closed one, no terminal
+        width = width or os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    return max(min(width or 80, MAX_WIDTH) - 2, 50)
+
+
 def _explain(error: BaseException) -> int:
     """Say on stderr what went wrong, in one line for each fault; the exit code."""
+    from ..errors import InputError, ReconcilerError
+
     match error:
         case click.UsageError():
             path = error.ctx.command_path if error.ctx else "reconciler"

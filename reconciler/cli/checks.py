@@ -14,7 +14,8 @@ from ..errors import InputError, Problem, UsageError
 from ..health import Health, ask_health, is_run, read_health
 from ..settings import FILE, Settings
 from ..sources import context_file, manifests
-from ..sources.yaml_text import MAX_BYTES, locator, read_documents
+from ..sources.text import MAX_BYTES
+from ..sources.yaml_text import locator, read_documents
 from ..spool import Backlog, backlog
 from ..stamp import format_time
 from ..state import CONTEXT, SHARED, decode, present

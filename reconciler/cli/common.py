@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import Problem, UsageError
-
 if TYPE_CHECKING:  # `--help` imports this module, and must stay fast
+    from ..errors import Problem
     from ..settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -145,6 +144,8 @@ def report(problems: Iterable[Problem], *, warnings: bool = False) -> None:
 
 def read_input(name: str, option: str) -> str:
     """The text of a file an option names, `-` for standard input. Raises UsageError."""
+    from ..errors import UsageError
+
     try:
         if name == "-":
             return sys.stdin.buffer.read().decode() if sys.stdin else ""

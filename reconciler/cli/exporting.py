@@ -15,7 +15,8 @@ from ..explain import observe
 from ..settings import Settings
 from ..sources import manifests
 from ..sources.manifests import Manifest
-from ..sources.yaml_text import MAX_BYTES, read_documents, write_document
+from ..sources.text import MAX_BYTES
+from ..sources.yaml_text import read_documents, write_document
 from ..stamp import format_time
 from ..state import LAST_UPDATE, SHARED, Agent, NotJson, encode, present, same_text
 from ..updates import check_known

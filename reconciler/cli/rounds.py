@@ -1,85 +1,38 @@
-"""diff, apply, run: the round, dry, once, and until stopped."""
+"""apply, run: the round, once, and until stopped."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import files, render
+from .. import files
 from ..controller import Options, Round, back_up, reconcile_or_away
-from ..errors import NotFound, UsageError
+from ..errors import UsageError
 from ..health import RUN, STARTING, after_round, write_health
-from ..hub import check_known
-from ..plan import Content, Limit, Plan
-from ..settings import FIRST_RUN, Settings
+from ..plan import Content, Limit
+from ..settings import Settings
+from ..settled import note_settled
 from ..stamp import format_time
 from ..state import NotJson, decode, decode_at, members, split_object
 from ..workspace import open_workspace
-from .common import STYLES, busy, output_option, print_text, read_input, report, settings_of, verb, warn
+from .common import busy, output_option, read_input, report, settings_of, verb, warn
+from .comparing import first_run_option, prune_option, show
 from .tables import print_agents
 
 if TYPE_CHECKING:
     from ..daemon import Notice
 
-_prune = click.option("--prune", is_flag=True, help="Delete agents that one side has lost. Default: restore them.")
-_first_run = click.option(
-    "--first-run",
-    type=click.Choice(FIRST_RUN),
-    metavar="WHO",
-    help="Who wins when there is no base yet: newer, files or live. Default: newer.",
-)
-
-
-@verb("diff")
-@click.argument("agents", nargs=-1, metavar="[AGENT]...")
-@_prune
-@_first_run
-@output_option("text", "json", "markdown")
-def diff_command(settings: Settings, agents: tuple[str, ...], prune: bool, first_run: str | None, output: str) -> int:
-    """Show what `apply` would do: per agent and field the old and the new value, the direction, and why.
-
-    Writes nothing, anywhere. Exit code 0: in sync; 1: differences; 3: part of it cannot be read.
-    """
-    with open_workspace(settings, warn, reading=True) as workspace, busy("Comparing"):
-        found = reconcile_or_away(workspace, Options(dry=True, prune=prune, first_run=first_run))
-    plan = found.plan
-    if agents:
-        try:
-            check_known(agents, found.merged)
-        except NotFound as error:  # 1 would say that there are differences
-            raise UsageError(error.message, hint=error.hint) from None
-        plan = plan.only(agents)
-    show(plan, output)
-    report(plan.problems)
-    if plan.errors:
-        return 3
-    if not plan.redis_up:
-        return 5
-    return 0 if plan.in_sync else 1
-
-
-def show(plan: Plan, output: str) -> None:
-    if output == "json":
-        print_text(render.to_json(plan), output)
-    elif output == "markdown":
-        click.echo("\n".join(render.markdown(plan)))
-    else:
-        columns = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
-        lines = render.text_lines(plan, columns)
-        click.echo("\n".join(click.style(line.text, **STYLES.get(line.style, {})) for line in lines))
-
 
 @verb("apply")
 @click.option("--plan", metavar="FILE", help="Apply exactly this plan (from diff -o json; - for stdin), or nothing.")
-@_prune
+@prune_option
 @click.option("--force", is_flag=True, help="No guard against deleting too much.")
 @click.option("--max-deletes", metavar="N|N%", help="How many agents may be deleted. Default: 30%, and at least 3.")
-@_first_run
+@first_run_option
 @output_option("text", "json", "markdown")
 def apply_command(settings: Settings, plan: str | None, output: str, **chosen: Any) -> int:
     """Make files and Redis agree: every field's newest value wins, in both directions.
@@ -93,6 +46,7 @@ def apply_command(settings: Settings, plan: str | None, output: str, **chosen: A
     with open_workspace(settings, warn) as workspace, held(settings):
         with busy("Reconciling"):
             done = reconcile_or_away(workspace, options)
+            note_settled(workspace)
         finish(settings, done)
     show(done.plan, output)
     report_round(done)
@@ -177,7 +131,7 @@ def _content(texts: dict[str, str]) -> Content | None:
     metavar="text|json",
     help="text for people; json: one document a line on stderr. Default: text.",
 )
-@_prune
+@prune_option
 @click.pass_context
 def run_command(ctx: click.Context, settings: Settings, once: bool, log_format: str, prune: bool) -> int:
     """Keep files and Redis in agreement until Ctrl-C; with --once, one round and its result in full.

@@ -93,8 +93,8 @@ class Daemon:
             opening = open_workspace(settings, self.news.warn, lasting=True, on_return=wakes.everything)
             workspace = opened.enter_context(opening)
             base = opened.enter_context(closing(WarmBase(settings.folder)))
-            opened.enter_context(closing(Clock(settings, wakes)))
-            opened.enter_context(closing(Writes(workspace.store, wakes, self.news.warn)))
+            writes = opened.enter_context(closing(Writes(workspace.store, wakes, self.news.warn)))
+            opened.enter_context(closing(Clock(settings, wakes, lambda: writes.following)))
             watcher = opened.enter_context(closing(Files(settings, wakes, self.news.warn)))
             wakes.everything()
             yield replace(workspace, base=base, spool=Spool(settings.spool, rest=int(REST * 1_000_000))), watcher

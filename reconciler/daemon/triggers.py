@@ -35,6 +35,9 @@ LOOK = 300
 POLL = 1.0
 """Seconds between two full rounds where Redis does not tell who was written."""
 
+WHOLE = 3600.0
+"""Seconds after which the clock's round reads all of Redis although Redis tells who was written."""
+
 
 class Files:
     """Wakes on every change of the sources and of the journal."""
@@ -140,6 +143,8 @@ class Writes:
         self.store, self.wakes, self.warn = store, wakes, warn
         self._stop = threading.Event()
         self._tried = threading.Event()
+        self.following = False
+        """Whether Redis tells of every write, and has since the last full round was asked for."""
         self._thread = threading.Thread(target=self._run, name="writes", daemon=True)
         self._thread.start()
         self._tried.wait(1.5)  # so that the first round is not done twice
@@ -164,8 +169,12 @@ class Writes:
         with closing(self.store.track()) as tracking:
             self.wakes.everything()  # what was written before anybody listened
             self._tried.set()
-            while not self._stop.is_set():
-                self.wakes.live(tracking.receive(0.5))
+            try:
+                self.following = True
+                while not self._stop.is_set():
+                    self.wakes.live(tracking.receive(0.5))
+            finally:
+                self.following = False
 
     def _poll(self) -> None:
         """For a minute; then it is tried again whether Redis tells."""
@@ -176,20 +185,30 @@ class Writes:
 
 
 class Clock:
-    """Wakes for the full round: at intervals, or as a crontab says; and at the start of each day, for its backup.
+    """Wakes for the round over everything: at intervals, or as a crontab says; and at the start of each day, for its
+    backup. While `told`, Redis is left out of it, for it tells by itself; but for once an hour, to make sure.
 
     Each minute it looks whether a log has become too large."""
 
-    def __init__(self, settings: Settings, wakes: Wakes) -> None:
+    def __init__(self, settings: Settings, wakes: Wakes, told: Callable[[], bool]) -> None:
+        self._wakes, self._told, self._whole = wakes, told, time.monotonic()
         self._scheduler = BackgroundScheduler(job_defaults={"misfire_grace_time": None, "coalesce": True})
         seconds = settings.interval.total_seconds()
         full = crontab(settings)
-        self._scheduler.add_job(wakes.everything, full or IntervalTrigger(seconds=seconds, jitter=seconds / 10))
+        self._scheduler.add_job(self._strike, full or IntervalTrigger(seconds=seconds, jitter=seconds / 10))
         self._scheduler.add_job(wakes.everything, CronTrigger(hour=0, minute=0, jitter=600))
         if logs := own_logs(settings):
             bound(logs)
             self._scheduler.add_job(bound, IntervalTrigger(minutes=1), [logs])
         self._scheduler.start()
+
+    def _strike(self) -> None:
+        now = time.monotonic()
+        if self._told() and now - self._whole < WHOLE:
+            self._wakes.manifests(None)
+        else:
+            self._whole = now
+            self._wakes.everything()
 
     def close(self) -> None:
         self._scheduler.shutdown(wait=False)

@@ -35,7 +35,7 @@ from ..state import (
     skip_blank,
     split_object,
 )
-from .yaml_text import Locate, Path, line_and_column, utf8_problem
+from .text import Locate, Path, line_and_column, utf8_problem
 
 MAX_BYTES = 256 << 20
 _SHOWN = 2_000

@@ -19,7 +19,7 @@ from ..errors import InputError, Place, Problem
 from ..merge import Policy
 from ..stamp import parse_time
 from ..state import CONTEXT, LAST_UPDATE, SHARED, Field, NotJson, decode, encode, is_agent_name, same_text
-from .yaml_text import MAX_BYTES, Document, Locate, locators, read_documents
+from .text import MAX_BYTES, Document, Locate
 
 RACY = 20_000
 """µs. Some file systems stamp files only every 10 ms."""
@@ -90,7 +90,7 @@ def build(document: Document, path: str) -> Manifest | None:
         return None
     if not isinstance(wanted, str) or not _LOCAL.match(wanted) or (kind == "Shared" and "contextSchema" in value):
         return None
-    updated = parse_time(metadata.get("updated"))
+    updated = parse_time(metadata["updated"]) if "updated" in metadata else None
     return Manifest(
         agent, path, document.line, values, policy, updated.at if updated else None, value.get("contextSchema")
     )
@@ -99,10 +99,10 @@ def build(document: Document, path: str) -> Manifest | None:
 def _agent(kind: str, metadata: dict[str, Any]) -> str | None:
     if not metadata.keys() <= {"name", "updated", "labels"}:
         return None
-    labels, updated = metadata.get("labels", {}), metadata.get("updated", 0)
+    labels = metadata.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(text, str) for text in labels.values()):
         return None
-    if parse_time(updated) is None:
+    if "updated" in metadata and parse_time(metadata["updated"]) is None:
         return None
     name = metadata.get("name", "shared" if kind == "Shared" else None)
     if not isinstance(name, str) or not is_agent_name(name):
@@ -131,6 +131,8 @@ def parse(data: bytes, path: str) -> tuple[list[Manifest], list[Problem]]:
     """All manifests of one file and every problem in it. Raises InputError when it is no YAML at all.
 
     Where more than 100 documents are bad, the rest of them are counted."""
+    from .yaml_text import read_documents  # only who reads manifests pays for the library
+
     good: list[Manifest] = []
     bad: dict[int, Document] = {}
     for index, document in enumerate(read_documents(data, path)):
@@ -143,6 +145,8 @@ def parse(data: bytes, path: str) -> tuple[list[Manifest], list[Problem]]:
 
 
 def _explain_all(data: bytes, path: str, bad: Mapping[int, Document]) -> list[Problem]:
+    from .yaml_text import locators
+
     problems: list[Problem] = []
     chosen = dict(islice(bad.items(), schema.MAX_PROBLEMS))
     for index, locate in enumerate(islice(locators(data, path), max(chosen) + 1)):
@@ -185,11 +189,11 @@ def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
     found: dict[str, File] = {}
     problems: list[Problem] = []
     broken: set[str] = set()
-    for path in manifest_files(folder):
+    for path, identity in identities(folder).items():
         name = shown(path, base)
         before = known.files.get(name)
         try:
-            file, more = _load_file(path, name, before, now)
+            file, more = _load_file(Path(path), name, before, now, identity)
             problems += more
             broken.update(problem.agent for problem in more if problem.agent and problem.severity == "error")
         except InputError as error:
@@ -213,7 +217,7 @@ def load_some(before: Loaded, base: Path, paths: Iterable[str], now: int) -> Loa
                 agents.pop(manifest.agent, None)
             if not (base / name).is_file():
                 continue
-            file, problems = _load_file(base / name, name, old, now)
+            file, problems = _load_file(base / name, name, old, now, files.identify(base / name))
             if problems or file is None:
                 return None
             found[name] = file
@@ -228,32 +232,42 @@ def load_some(before: Loaded, base: Path, paths: Iterable[str], now: int) -> Loa
 
 def manifest_files(folder: Path) -> list[Path]:
     """`**/*.yaml` and `*.yml`, sorted, hidden ones left out. Raises InputError for a file in its place."""
+    return [Path(name) for name in identities(folder)]
+
+
+def identities(folder: Path) -> dict[str, files.Identity | None]:
+    """The same as texts, each with its identity; None for a link that leads nowhere."""
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem(Place(str(folder)), "not a folder", "manifests are files in a folder"))
-    return [Path(name) for name in sorted(_walk(str(folder)))] if folder.exists() else []
+    found = {entry.path: files.identify_entry(entry) for entry in _walk(str(folder))} if folder.exists() else {}
+    return dict(sorted(found.items()))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for here, folders, names in os.walk(folder, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.endswith((".yaml", ".yml")) and not name.startswith("."):
-                yield os.path.join(here, name)
+def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as listed:
+            entries = list(listed)
+    except OSError as error:  # a folder that cannot be listed is not an empty one
+        hint = "give this user the right to read it"
+        raise InputError(Problem(Place(folder), f"cannot be read: {error.strerror}", hint)) from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif entry.name.endswith((".yaml", ".yml")) and not (entry.is_symlink() and os.path.isdir(entry)):
+            yield entry
 
 
-def _unreadable(error: OSError) -> None:
-    """A folder that cannot be listed is not an empty one."""
-    hint = "give this user the right to read it"
-    raise InputError(Problem(Place(str(error.filename)), f"cannot be read: {error.strerror}", hint)) from None
-
-
-def shown(path: Path, base: Path) -> str:
+def shown(path: Path | str, base: Path) -> str:
     """A path as everybody reads it, on every machine: relative to the folder that the settings name as its base."""
     return str(path).removeprefix(f"{base}{os.sep}")
 
 
-def _load_file(path: Path, name: str, before: File | None, now: int) -> tuple[File | None, list[Problem]]:
-    if before is not None and not before.racy and files.identify(path) == before.identity:
+def _load_file(
+    path: Path, name: str, before: File | None, now: int, identity: files.Identity | None
+) -> tuple[File | None, list[Problem]]:
+    if before is not None and not before.racy and identity == before.identity:
         return before, []
     read = files.read(path, MAX_BYTES + 1)
     if read is None:
@@ -327,6 +341,10 @@ def _sort_by_policy(
     fields: Mapping[str, Field],
     changed: Mapping[str, Field],
 ) -> None:
+    if not manifest.policy:
+        if changed:
+            result.edits[agent] = dict(changed)
+        return
     for name, field in {**fields, **changed}.items():
         policy = manifest.policy.get(name, "follow")
         if policy == "pin" and field.text is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,13 +32,11 @@ from yaml.events import (
 from ..errors import InputError, Place, Problem
 from ..render import clip
 from ..state import MAX_DEPTH
+from .text import Document, Locate, Path, decode_text, line_and_column
+from .yaml_usual import read_usual
 
-MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
 """Of one document, aliases counted with all they stand for."""
-
-Path = tuple[str | int, ...]
-Locate = Callable[[Path], tuple[Place, str]]
 
 _LITERALS = {"": None, "~": None, "null": None, "true": True, "True": True, "TRUE": True,
              "false": False, "False": False, "FALSE": False}  # fmt: skip
@@ -46,13 +44,6 @@ _INT = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _STRING_TAGS = ("!", "tag:yaml.org,2002:str")
-
-
-class Document(NamedTuple):
-    """One document of a file: plain JSON data, and the line it begins on."""
-
-    value: Any
-    line: int
 
 
 def _position(event: Any) -> tuple[int, int]:
@@ -70,6 +61,10 @@ def read_documents(data: bytes, source: str) -> list[Document]:
     """All documents of a YAML file. Raises InputError with the place of the first fault."""
     text = decode_text(data, source)
     try:
+        # a node has a character at least, and so has its value
+        usual = read_usual(_parser(text).get_event, _scalar) if 2 * len(text) < MAX_NODES else None
+        if usual is not None:
+            return usual
         return [Document(value, line) for value, line, _ in _documents(text, keep_marks=False)]
     except _Bad as bad:
         raise InputError(_problem(bad.message, text, Place(source, bad.line, bad.column), bad.hint)) from None
@@ -103,28 +98,6 @@ def locators(data: bytes, source: str) -> Iterator[Locate]:
 
     for _, _, marks in _documents(text, keep_marks=True):
         yield partial(locate, marks)
-
-
-def decode_text(data: bytes, source: str) -> str:
-    """UTF-8, a byte order mark taken off. Raises InputError for size and encoding."""
-    if len(data) > MAX_BYTES:
-        message = f"{len(data) / MAX_BYTES:.1f} MiB is too large for a manifest"
-        raise InputError(Problem(Place(source), message, "at most 1 MiB; split it into several files"))
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(utf8_problem(data, error, source)) from None
-
-
-def utf8_problem(data: bytes, error: UnicodeDecodeError, source: str) -> Problem:
-    line = data.count(b"\n", 0, error.start) + 1
-    column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8", "replace")) + 1
-    return Problem(Place(source, line, column), f"not UTF-8: byte 0x{data[error.start]:02x}", "save it as UTF-8")
-
-
-def line_and_column(text: str, offset: int) -> tuple[int, int]:
-    """Line and column, both from 1, of an offset in a text."""
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def _problem(message: str, text: str, place: Place, hint: str = "") -> Problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import Problem, StoreAway
 from ..events import CONTEXT_UPDATE, Event
@@ -173,6 +173,10 @@ class LiveStore(Protocol):
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         """Read all agents, or the named ones. `base` tells which values raw writes replaced."""
 
+    def plain(self) -> dict[str, dict[str, Any] | None]:
+        """Read the values of all agents, in the shape of `context.json`; None for one that must be observed to know
+        them. What was deleted is not told."""
+
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         """Write pipelined; each agent atomically. One refused write hurts only itself."""
 
@@ -200,6 +204,9 @@ class LiveStore(Protocol):
     def start_epoch(self, epoch: str) -> str:
         """Mark a server that has no mark yet; the mark it has now."""
 
+    def mark(self) -> str:
+        """Another text whenever anything is another one that `observe` reads; "" where that cannot be told cheaply."""
+
     def close(self) -> None: ...
 
 
@@ -215,6 +222,9 @@ class AwayStore:
 
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return Live(up=False)
+
+    def plain(self) -> dict[str, dict[str, Any] | None]:
+        raise self.reason.with_traceback(None)
 
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         if writes:
@@ -244,6 +254,9 @@ class AwayStore:
 
     def start_epoch(self, epoch: str) -> str:
         raise self.reason.with_traceback(None)
+
+    def mark(self) -> str:
+        return ""
 
     def close(self) -> None:
         return None

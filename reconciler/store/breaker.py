@@ -14,7 +14,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ..errors import StoreAway, StoreError
@@ -99,6 +99,9 @@ class Breaker:
     def observe(self, base: State, agents: Iterable[str] | None = None) -> Live:
         return self._call(lambda store: store.observe(base, agents))
 
+    def plain(self) -> dict[str, dict[str, Any] | None]:
+        return self._call(lambda store: store.plain())
+
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         store = self._store or self._connected()  # as `_call`, with less between
         try:
@@ -132,6 +135,9 @@ class Breaker:
 
     def start_epoch(self, epoch: str) -> str:
         return self._call(lambda store: store.start_epoch(epoch))
+
+    def mark(self) -> str:
+        return self._call(lambda store: store.mark())
 
     def _call(self, work: Callable[[LiveStore], T]) -> T:
         store = self._store or self._connected()

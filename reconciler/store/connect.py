@@ -24,6 +24,10 @@ from .wire import Client, Wire
 
 PUBLISHED_PASSWORD = "changeme-02luka"
 WAIT = {"socket_connect_timeout": 0.25, "socket_timeout": 1.0}
+NAMED: dict[str, Any] = (
+    {"driver_info": redis.DriverInfo(lib_version=redis.__version__)} if hasattr(redis, "DriverInfo") else {}
+)
+"""The library's version, which a connection tells the server: by itself it would look for it in the package's files."""
 __all__ = ["PUBLISHED_PASSWORD", "connect", "public_name"]
 
 
@@ -81,7 +85,7 @@ def _client(url: str, password: str | None) -> Client:
     try:
         hosts = read_hosts(url)
         if hosts is None:  # a password in the URL is stronger
-            return redis.Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
+            return redis.Redis.from_url(url, **options, **NAMED, retry=Retry(NoBackoff(), 0))
     except ValueError:  # its own words may quote a password with an unescaped slash in it
         hint = "redis://:password@host:6379/0, rediss://..., unix:///path; write a / in a password as %2F"
         raise StoreError(f"{public_name(url)} is not an address of Redis", hint=hint) from None

@@ -40,6 +40,7 @@ class Accidents:
 
         def begin(self, mark: str, kind: str, agent: str, sets: dict[str, str | None], **more: Any) -> Op: ...
         def found(self, agent: str) -> None: ...
+        def undeclare(self, place: Place, agent: str) -> None: ...
         def process(self, number: int) -> AbstractContextManager[Place]: ...
 
     def do_full(self) -> None:
@@ -92,8 +93,7 @@ class Accidents:
         """A manifest is `gone`, or `torn`: nothing is deleted, and what it said last still holds."""
         place = self.places[number]
         path = place.settings.manifests / f"{agent}.yaml"
-        if (mark := place.declared.pop(agent, None)) is not None:  # nobody has seen it
-            self.records.ops[mark] = replace(self.records.ops[mark], outcome="unknown", end=float("inf"))
+        self.undeclare(place, agent)
         if how == "gone":
             path.unlink(missing_ok=True)
         elif path.exists():

@@ -329,8 +329,14 @@ class World(Accidents):
         path.write_text(f"apiVersion: reconciler/v1\nkind: Agent\nmetadata: {{name: {agent}}}\nspec: {spec}\n")
         with self.clock_of(place):
             os.utime(path, ns=(self.machine.local() * 1000,) * 2)
+        self.undeclare(place, agent)
         self.done(self.begin(mark, "manifest", agent, {"context.role": encode(mark)}))
         place.declared[agent] = mark
+
+    def undeclare(self, place: Place, agent: str) -> None:
+        """A manifest that no round has looked at is there no more."""
+        if (mark := place.declared.pop(agent, None)) is not None:
+            self.records.ops[mark] = replace(self.records.ops[mark], outcome="unknown", end=float("inf"))
 
     def do_drop(self, number: int, agent: str, mark: str) -> None:
         place = self.places[number]
