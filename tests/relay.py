@@ -1,19 +1,26 @@
-"""A TCP relay to a server, which can stop forwarding without closing anything: a half-open connection."""
+"""A TCP relay to a server, over which connections get lost, fall silent, or become slow."""
 
 from __future__ import annotations
 
 import socket
+import struct
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 
 class Relay:
-    """Forwards every connection to a unix socket; `freeze` stops those that are there, new ones work."""
+    """Forwards every connection to a unix socket. `delay`: seconds before each piece goes on; `rate`: bytes a second.
+
+    `freeze` makes those that are there half-open: nothing is forwarded, nothing closed; `reset` ends them. New ones
+    work, unless `refuses`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.delay, self.rate, self.refuses = 0.0, 0, False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._frozen: set[socket.socket] = set()
@@ -25,6 +32,15 @@ class Relay:
 
     def freeze(self) -> None:
         self._frozen = set(self._sockets)
+
+    def reset(self) -> None:
+        """Every connection ends with RST, on both sides."""
+        for each in self._sockets:
+            with suppress(OSError):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                each.shutdown(socket.SHUT_RDWR)
+                each.close()
+        self._sockets = []
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +56,14 @@ class Relay:
             while True:
                 ours, _ = self._listener.accept()
                 theirs = socket.socket(socket.AF_UNIX)
-                theirs.connect(str(self._path))
+                try:
+                    if self.refuses:
+                        raise ConnectionRefusedError
+                    theirs.connect(str(self._path))
+                except OSError:  # the server is away
+                    for each in (ours, theirs):
+                        each.close()
+                    continue
                 self._sockets += [ours, theirs]
                 for pair in ((ours, theirs), (theirs, ours)):
                     threading.Thread(target=self._forward, args=pair, daemon=True).start()
@@ -48,7 +71,13 @@ class Relay:
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while text := source.recv(65_536):
-                if source not in self._frozen:
-                    sink.sendall(text)
+                if source in self._frozen:
+                    continue
+                time.sleep(self.delay)
+                step = self.rate // 10 or len(text)
+                for start in range(0, len(text), step):
+                    sink.sendall(text[start : start + step])
+                    if self.rate:
+                        time.sleep(0.1)
             if source not in self._frozen:
                 sink.shutdown(socket.SHUT_RDWR)

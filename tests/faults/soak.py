@@ -154,6 +154,9 @@ class Since:
 class Soak:
     """One server, one workspace with its daemon, a hub of our own, and a crew of writers that changes."""
 
+    between, longest = (0.2, 6.0), 5.0
+    """Seconds between two faults, from and to, and how long one may last."""
+
     def __init__(self, desk: Desk, server: Server, seed: int) -> None:
         self.desk, self.server, self.random = desk, server, random.Random(seed)
         self.stopped = threading.Event()
@@ -181,33 +184,40 @@ class Soak:
     def watch(self, seconds: float) -> None:
         """Writers and faults for so long, then quiet and the judge."""
         self.watches += 1
-        self.loss, kills = self.watches % 5 == 0, self.watches % 3 == 0
+        self.draw()
         begun = time.monotonic()
         with Witness(self.desk.root) as witness:
             for name in CREW:
                 self.enlist(name)
-            while time.monotonic() < begun + seconds and not self.stopped.wait(self.random.uniform(0.2, 6)):
-                self.hurt(kills)
+            while time.monotonic() < begun + seconds and not self.stopped.wait(self.random.uniform(*self.between)):
+                self.hurt()
                 self.look_after()
             for process in self.writers.values():
                 process.end()
             with self.keeper.resting():
                 self.judge(witness)
 
-    def hurt(self, kills: bool) -> None:
+    def draw(self) -> None:
+        """Whether the server loses what it had in this watch, and whether processes are killed."""
+        self.loss, self.kills = self.watches % 5 == 0, self.watches % 3 == 0
+
+    def hurt(self) -> None:
         """One fault, for a moment or some seconds, and its repair."""
-        harm: list[Callable[[], object]] = [
-            self.kill_server, self.kill_server, self.freeze_server, self.forget_script, self.fill, self.make_replica,
-            self.cut, self.poison, self.spoil_manifest, self.freeze_daemon,
-        ]  # fmt: skip
-        harm += [self.kill_daemon, self.kill_writer] * 2 if kills else []
-        chosen = self.random.choice(harm)
+        chosen = self.random.choice(self.harm())
         self.faults[getattr(chosen, "__name__", "")] += 1
         with suppress(redis.RedisError):
             chosen()
 
+    def harm(self) -> list[Callable[[], object]]:
+        """What may go wrong; what stands there twice does so more often."""
+        always: list[Callable[[], object]] = [
+            self.kill_server, self.kill_server, self.freeze_server, self.forget_script, self.fill, self.make_replica,
+            self.cut, self.poison, self.spoil_manifest, self.freeze_daemon,
+        ]  # fmt: skip
+        return always + [self.kill_daemon, self.kill_writer] * 2 if self.kills else always
+
     def away(self) -> None:
-        self.stopped.wait(self.random.choice([0.0, self.random.uniform(0, 1), self.random.uniform(0, 5)]))
+        self.stopped.wait(self.random.choice([0.0, self.random.uniform(0, 1), self.random.uniform(0, self.longest)]))
 
     def kill_server(self) -> None:
         self.server.kill()
@@ -283,7 +293,7 @@ class Soak:
     def judge(self, witness: Witness) -> None:
         """Everything must be equal, whole and there; what this watch left behind is cleared away."""
         root, begun = self.desk.root, time.monotonic()
-        records = self.desk.records()
+        self.judged = records = self.desk.records()
         self.operations += len(records.ops)
         records.initial(self.initial)
         with self.server.client(socket_timeout=10) as client:
