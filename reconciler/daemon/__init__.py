@@ -8,6 +8,7 @@ reads the settings again; SIGUSR1 writes health.json, which `status` asks for.
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import threading
@@ -147,6 +148,8 @@ class Daemon:
         self.wakes.settle(scope, done.again, began, AGAIN)
         if done.more:
             self.wakes.drop()
+        if scope.paths is None:  # errors keep what they went through, and Python hardly ever looks for it (cli.main)
+            gc.collect(1)
         return now + min(now - began, 1.0)  # under a flood, half of the time at most
 
     def _tidy(self, workspace: Workspace, done: Round) -> None:

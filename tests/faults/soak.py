@@ -33,6 +33,7 @@ import redis
 from reconciler import UnifiedMemoryHub
 from reconciler.base import Base
 from reconciler.errors import ReconcilerError
+from reconciler.workspace import read_settings
 from tests.faults import check
 from tests.faults.real.rig import Desk, Process, Witness, repeat, say
 from tests.faults.real.server import Server, trial_server
@@ -85,7 +86,7 @@ class Keeper:
     """A hub that lives as long as the soak: writes, reads back, and hears every event of its own."""
 
     def __init__(self, desk: Desk) -> None:
-        self.hub = UnifiedMemoryHub(str(desk.root), desk.redis)
+        self.hub = UnifiedMemoryHub(settings=read_settings(str(desk.root), {"redis": desk.redis}, desk.env))
         self.acknowledged = self.number = 0
         self.errors: list[str] = []
         self._stop, self._working = threading.Event(), threading.Lock()
