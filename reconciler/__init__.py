@@ -1,9 +1,9 @@
 """Keep the shared memory of several agents the same in files and in Redis.
 
 Read the package in this order: errors, stamp, state, merge, plan, render, events, drops, address (pure), bulk,
-settings, schema, files, password, spool, inbox, edits, sources, base, sources.desired, store, workspace, view,
-conflicts, apply, settled, controller, health, follow, subscribe, updates, rewind, explain, offline, writing, cache,
-hub, aio, daemon, service, doctor, cli. A module imports only from those above it.
+settings, schema, failpoints, files, password, spool, inbox, edits, sources, base, sources.desired, store, workspace,
+view, conflicts, apply, settled, controller, health, follow, subscribe, updates, rewind, explain, offline, writing,
+cache, hub, aio, daemon, service, doctor, cli. A module imports only from those above it.
 """
 
 from __future__ import annotations

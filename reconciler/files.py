@@ -25,6 +25,7 @@ from typing import NamedTuple, Self
 from weakref import WeakSet
 
 from reconciler.errors import InputError, Place, Problem, ReconcilerError, Refused, WorkspaceHeld
+from reconciler.failpoints import around
 
 _TRIES = 5
 _NO_REPLACE, _EXCHANGE = (4, 2) if sys.platform == "darwin" else (1, 2)
@@ -121,7 +122,8 @@ def replace(
             raise Moved(path)
         temp, identity = _write_beside(target, data, old, mode)
         try:
-            swapped = _swap(temp, target, expected)
+            with around("swap"):
+                swapped = _swap(temp, target, expected)
         except BaseException:
             # An interrupt may come after the swap: then this is somebody's file and must stay.
             if identify(temp) == identity:
@@ -133,7 +135,8 @@ def replace(
         displaced = _what_came_out(temp, target, identity, expected)
         if displaced and keep:
             keep(*displaced)
-        os.unlink(temp)
+        with around("unlink"):
+            os.unlink(temp)
         return Replaced(identity, *displaced or ())
 
 
@@ -147,9 +150,22 @@ def left_beside(path: Path) -> list[Path]:
             target = _through_link(path)
         except OSError:
             return []
-        names = {name: _TEMP.fullmatch(name) for name in os.listdir(target.parent)}
-        return [target.parent / name for name, match in sorted(names.items())
-                if match and match[1] == target.name and _is_over(int(match[2]), target.parent / name)]  # fmt: skip
+        return sorted(path for name, path in _left(target.parent) if name == target.name)
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what processes that were killed left half written in a folder in which nothing is swapped."""
+    with _reported(folder, "cleared"):
+        for _, path in _left(folder):
+            path.unlink(missing_ok=True)
+
+
+def _left(folder: Path) -> Iterator[tuple[str, Path]]:
+    """What is left of writes that were cut off in a folder, each with the name of the file that it was for."""
+    for name in os.listdir(folder):
+        match = _TEMP.fullmatch(name)
+        if match and _is_over(int(match[2]), folder / name):
+            yield match[1], folder / name
 
 
 def _is_over(pid: int, path: Path) -> bool:
@@ -205,7 +221,8 @@ def rename(path: Path, target: Path) -> bool:
     """Give a file another name, whatever was there; False if it was gone."""
     with _reported(path, "renamed"):
         try:
-            os.rename(path, target)
+            with around("rename"):
+                os.rename(path, target)
         except FileNotFoundError:
             return False
     return True
@@ -220,9 +237,10 @@ def move(path: Path, target: Path) -> Path | None:
         for number in range(1, sys.maxsize):
             free = target if number == 1 else target.with_name(f"{target.stem}.{number}{target.suffix}")
             try:
-                if not _rename(path, free, _NO_REPLACE):
-                    os.link(path, free, follow_symlinks=False)
-                    os.unlink(path)
+                with around("rename"):
+                    if not _rename(path, free, _NO_REPLACE):
+                        os.link(path, free, follow_symlinks=False)
+                        os.unlink(path)
                 return free
             except FileExistsError:
                 continue
@@ -238,7 +256,8 @@ def write_private(path: Path, data: bytes) -> None:
     with _reported(path):
         temp, _ = _write_beside(path, data, None, mode=0o600)
         try:
-            os.rename(temp, path)
+            with around("rename"):
+                os.rename(temp, path)
         except BaseException:
             temp.unlink(missing_ok=True)
             raise
@@ -274,6 +293,7 @@ def backup(path: Path, folder: Path, day: date, keep: int) -> Path | None:
     found = None if copy.exists() else read(path, sys.maxsize - 1)
     if found is None:
         return None
+    clear_left(folder)
     write_private(copy, found[0])
     with _reported(folder):
         copies = sorted(folder.glob(f"{path.stem}-????-??-??{path.suffix}"))
@@ -544,7 +564,8 @@ def _write_beside(
                 _keep_rights(fd, target, old)
                 if mode is not None:
                     os.fchmod(fd, mode & 0o775)
-            os.fsync(fd)
+            with around("fsync"):
+                os.fsync(fd)
             written = os.fstat(fd)
     except BaseException:
         temp.unlink(missing_ok=True)
@@ -616,7 +637,8 @@ def _sync_folder(folder: Path) -> None:
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            with around("fsync-folder"):
+                os.fsync(fd)
         finally:
             os.close(fd)
 

@@ -74,6 +74,8 @@ def after_round(settings: Settings, done: Round) -> Health:
 
 
 def write_health(settings: Settings, health: Health) -> None:
+    """At the end of each round that is told; what those who were killed before their end left is taken away."""
+    files.clear_left(settings.folder)
     text = json.dumps(health.to_plain(), indent=2, ensure_ascii=False) + "\n"
     files.write_private(settings.folder / "health.json", text.encode("utf-8", "replace"))
 

@@ -17,6 +17,7 @@ from .base import Base, Entry, Memory
 from .base.warm import WarmBase
 from .controller import Scope, reconcile
 from .errors import ReconcilerError, StoreAway, UsageError, WorkspaceHeld
+from .failpoints import around
 from .merge import merge_agent
 from .settings import Settings
 from .sources.desired import Sources
@@ -159,9 +160,10 @@ class Offline:
 
     def _acknowledge(self, batch: list[_Ticket]) -> None:
         """It is on disk: only now."""
-        for ticket in batch:
-            ticket.written = ticket.fields
-            self._owed[ticket.agent] = merge_agent(self._owed.get(ticket.agent, {}), ticket.fields)
+        with around("answer"):
+            for ticket in batch:
+                ticket.written = ticket.fields
+                self._owed[ticket.agent] = merge_agent(self._owed.get(ticket.agent, {}), ticket.fields)
 
     def _keep(self, base: _Pending, batch: list[_Ticket]) -> None:
         """Somebody else holds the workspace: the journal, which is theirs too."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from .. import files
 from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, UNSEEN, Version
 from ..errors import ReconcilerError
+from ..failpoints import around
 from ..files import Identity
 from ..merge import merge_agent
 from ..state import Agent, Field, State
@@ -224,13 +225,14 @@ class Base:
             for agent, fields in state.items()
             for name, value in fields.items()
         ]
-        with self._open() as db:
+        with around("journal"), self._open() as db:
             db.executemany("INSERT INTO journal (agent, field, text, at, by) VALUES (?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _open(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction; committed at the end, rolled back on any error."""
-        with self._reported(), closing(self._connect(read_only)) as db, db:
+        commit = nullcontext() if read_only else around("commit")
+        with self._reported(), closing(self._connect(read_only)) as db, commit, db:
             yield db
 
     @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, Version
+from ..failpoints import around
 from ..sources.manifests import Known
 from ..state import State
 from . import Base
@@ -88,8 +89,8 @@ class WarmBase(Base):
 
     def close(self) -> None:
         if self._db is not None:
-            with suppress(sqlite3.Error), self._db:  # a round that finds the file as it is notes it too
-                self._note_placed(self._db)
+            with suppress(sqlite3.Error), around("commit"), self._db:
+                self._note_placed(self._db)  # a round that finds the file as it is notes it too
             self._db.close()
             self._db = None
 
@@ -114,7 +115,7 @@ class WarmBase(Base):
             if self._db is None:
                 self._db = self._connect(read_only=False)
                 self._inode = self.path.stat().st_ino
-            with self._db as db:
+            with around("commit"), self._db as db:
                 yield db
 
 

@@ -138,6 +138,7 @@ def main(args: Sequence[str] | None = None) -> int:
     gc.set_threshold(200_000, 50, 100)  # a round makes millions of values and no cycles: looking cost a third of it
     with _ending_signals():
         try:
+            _check_failpoint()
             code = cli.main(args=args, prog_name="reconciler", standalone_mode=False, terminal_width=_width())
             if sys.stdout:
                 sys.stdout.flush()
@@ -146,6 +147,13 @@ def main(args: Sequence[str] | None = None) -> int:
             code = _explain(error)
     _drop_output()
     return code
+
+
+def _check_failpoint() -> None:
+    if "RECONCILER_FAILPOINT" in os.environ:
+        from ..failpoints import armed
+
+        armed(os.environ["RECONCILER_FAILPOINT"])
 
 
 def _width() -> int:

@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from ..errors import Place, Problem
 from ..events import CHANNEL, CONTEXT_UPDATE, PRIORITIES, Event, Foreign, agent_channel, read_event
+from ..failpoints import around
 from ..stamp import format_time
 from ..state import CONTEXT, LAST_UPDATE, SHARED, State, is_agent_name
 from . import Channel, Live, LiveAgent, Now, Tracking, Write, Written
@@ -140,10 +141,12 @@ class RedisStore:
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
         try:
             if len(writes) == 1:
-                return [self._write_one(writes[0])]
+                with around("script"):
+                    return [self._write_one(writes[0])]
             found: list[Written] = []
             for start in range(0, len(writes), CHUNK):
-                found += self._write_chunk(writes[start : start + CHUNK])
+                with around("script"):
+                    found += self._write_chunk(writes[start : start + CHUNK])
             return found
         except RedisError as error:
             raise said(error, self.name) from None
@@ -250,7 +253,8 @@ class RedisStore:
     def publish(self, event: Event) -> int:
         text = event.text
         commands: list[Command] = [("PUBLISH", agent_channel(event.agent), text), ("PUBLISH", CHANNEL, text)]
-        return int(self._call(lambda: _whole(self.wire.exchange(commands)))[-1])
+        with around("publish"):
+            return int(self._call(lambda: _whole(self.wire.exchange(commands)))[-1])
 
     def listen(self, agents: Sequence[str] = ()) -> Channel:
         return RedisChannel(self.client, self.name, agents)
