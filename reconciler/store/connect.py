@@ -18,7 +18,7 @@ from redis.retry import Retry
 from ..address import CLUSTER, Hosts, public_name, read_hosts, without_password
 from ..errors import StoreError
 from .cluster import as_redis_errors, primaries
-from .failures import asks, needs_none, said
+from .failures import asks, needs_none, of_the_state, said
 from .sentinels import Sentinels
 from .wire import Client, Wire
 
@@ -62,7 +62,7 @@ def _try(url: str, password: str | None) -> Client | RedisError:
         with as_redis_errors():
             client = _client(url, password)
             for server in primaries(client) if isinstance(client, redis.RedisCluster) else [client]:
-                server.ping()
+                _must_answer(server)
             if isinstance(client, redis.RedisCluster):
                 _answers_for_slots(client)
     except RedisError as error:
@@ -70,6 +70,15 @@ def _try(url: str, password: str | None) -> Client | RedisError:
             client.close()
         return error
     return client
+
+
+def _must_answer(server: redis.Redis) -> None:
+    """One that can write nothing to its disk refuses PING too; it can be read, and says so to each write."""
+    try:
+        server.ping()
+    except RedisError as error:
+        if not of_the_state(error):
+            raise
 
 
 def _answers_for_slots(client: Client) -> None:

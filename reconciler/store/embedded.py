@@ -116,7 +116,7 @@ class Embedded:
 
     def _revive(self) -> None:
         """Start a server that somebody killed. One that only does not answer is left alone, and not waited for."""
-        if self._ask("PING").startswith("+PONG"):
+        if self._answers():
             return
         turn, server = FileLock(self.folder / "start.lock"), FileLock(self.folder / "server.lock")
         if not turn.take(seconds=1):
@@ -135,7 +135,7 @@ class Embedded:
         launched_at: int | None = None
         alive = FileLock(self.folder / "server.lock")
         deadline = time.monotonic() + _PATIENCE
-        while not self._ask("PING").startswith("+PONG"):
+        while not self._answers():
             if time.monotonic() > deadline:
                 raise StoreAway(
                     f"embedded: the server in {self.folder} does not answer: {_last_line(log, 0)}",
@@ -197,6 +197,10 @@ class Embedded:
         gone = FileLock(self.folder / "server.lock")
         gone.take(seconds=_PATIENCE)
         gone.release()
+
+    def _answers(self) -> bool:
+        """Also where the disk is full, when PING is refused."""
+        return self._ask("PING").startswith(("+PONG", "-MISCONF"))
 
     def _ask(self, command: str) -> str:
         """The first line of the answer to one command; "" if there is none."""

@@ -26,7 +26,7 @@ from ..errors import StoreAway, StoreError
 from ..events import CHANNEL, agent_channel
 from ..state import SHARED, is_agent_name
 from .cluster import masters, primaries, refresh
-from .failures import said, translate
+from .failures import of_the_state, said, translate
 from .layout import AGENTS, agent_of, keys_of
 
 SILENCE = 3.0
@@ -165,7 +165,7 @@ class Line:
     def _parse(self, found: list[Any]) -> None:
         try:
             while (message := self._reader.gets()) is not _NOTHING:
-                if message == b"PONG" or (isinstance(message, list) and message[:1] == [b"pong"]):
+                if _is_pong(message):
                     self._asked = self._asked[1:]
                 else:
                     found.append(message)
@@ -183,6 +183,13 @@ class Line:
         with suppress(OSError, RedisError):
             self._connection.disconnect()
         return self._lost
+
+
+def _is_pong(message: Any) -> bool:
+    """Also where a server that cannot write to its disk refuses PING."""
+    if isinstance(message, RedisError):
+        return of_the_state(message)
+    return message == b"PONG" or (isinstance(message, list) and message[:1] == [b"pong"])
 
 
 class RedisChannel:
