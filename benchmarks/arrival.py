@@ -66,6 +66,16 @@ class Paths:
         self.hub.update_agent_context(name, context(token))
         return (self._mirrored(token) - start) / 1e9
 
+    def rested(self, way: Way) -> Way:
+        """The same; then what it wrote is waited for in context.json, so that the next write meets a daemon at rest."""
+
+        def one(name: str, token: str) -> float:
+            taken = way(name, token)
+            self._mirrored(token)
+            return taken
+
+        return one
+
     def raw(self, name: str, token: str) -> float:
         key = f"memory:agents:{name}"
         return heard(self.ours, lambda *_: self.at.client.hset(key, "insight", token), QUIET)(name, token)

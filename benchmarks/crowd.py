@@ -83,8 +83,8 @@ def _arrival(scale: Scale) -> Iterator[Measures]:
             ours = opened.enter_context(Listener(listening.hub, str(at.root), at.url))
             hub = opened.enter_context(UnifiedMemoryHub(str(at.root), redis=at.url))
             paths, label = Paths(at, hub, ours), name_of(size, scale)
-            measures[f"manifest, {label}"] = blocks(paths.declare, 3, 0.05)
-            measures[f"raw, {label}"] = blocks(paths.raw, 3, 0.05)
+            measures[f"manifest, {label}"] = blocks(paths.rested(paths.declare), 3, 0.05)
+            measures[f"raw, {label}"] = blocks(paths.rested(paths.raw), 3, 0.05)
             measures[f"file, {label}"] = blocks(paths.mirror, 3, 0.05)
             measures[f"memory, {label}"] = partial(_share, process.pid, size)
         yield measures

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
 
 from . import files
 from .base import Conflict, Memory, part
@@ -30,14 +29,7 @@ from .view import View
 from .workspace import Workspace
 
 
-class Rewrite(NamedTuple):
-    """The version of `context.json` that a round puts in place."""
-
-    draft: Draft
-    data: bytes
-
-
-def remember(workspace: Workspace, view: View) -> tuple[Memory, Rewrite | None]:
+def remember(workspace: Workspace, view: View) -> tuple[Memory, Draft | None]:
     """Commit what is about to be written, and `context.json` as it will be (None: it stays as it is).
 
     Before the writes, so that a crash between them is told from an edit: a file that still holds the older
@@ -47,17 +39,16 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, Rewrite | None]:
     changes = view.plan.towards("file")
     if source.edits.latest and before.file_versions and before.file_versions[0].written == UNSEEN:
         workspace.base.placed(view.now)  # a crash kept this from being noted
-    rewrite: Rewrite | None = None
+    rewrite: Draft | None = None
     state, versions = source.state, list(source.versions)
     if "" in view.desired.unreadable:
         state = before.file
     elif changes or source.identity is None:
         rewrite = _rewrite(workspace, view, changes)
-        context = rewrite.draft.context
         names = before.names
-        values = context.values if names is None else part(context.values, {*names, FILE})
+        values = rewrite.values if names is None else part(rewrite.values, {*names, FILE})
         state = desired.file_state(values, view.merged)
-        state |= desired.standing_in(context, before)
+        state |= desired.standing_in(rewrite.broken, before)
         replaced = before.file if source.emptied else source.state
         versions.append(Version(UNSEEN, True, undo_of(replaced, state)))
     after = Memory(
@@ -80,17 +71,14 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, Rewrite | None]:
     return after, rewrite
 
 
-def _rewrite(workspace: Workspace, view: View, changes: Mapping[str, Mapping[str, Change]]) -> Rewrite:
+def _rewrite(workspace: Workspace, view: View, changes: Mapping[str, Mapping[str, Change]]) -> Draft:
     """The file with the changes in it: only the changed places where that tells, else written and read anew."""
     settings = workspace.settings
     draft = workspace.sources.draft(settings, view.desired.context)
     time = encode(format_time(view.now))
-    before = draft.context
-    context = draft.edited(changes, view.merged, time)
-    if context is not None:
-        return Rewrite(draft, context.text.encode())
-    data = context_file.render(before, changes, view.merged, time).encode()
-    return Rewrite(Draft(desired.parse(settings, data)), data)
+    if draft.edited(changes, view.merged, time):
+        return draft
+    return Draft(desired.parse(settings, context_file.render(draft.context, changes, view.merged, time).encode()))
 
 
 def _keep(view: View, settings: Settings) -> State:
@@ -240,21 +228,22 @@ def _missed(view: View, written: Mapping[str, Written] | None = None) -> dict[Ke
     return missed
 
 
-def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Rewrite | None) -> bool:
+def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Draft | None) -> bool:
     """Put the new `context.json` in place; whether the round must start again because the file moved."""
     if rewrite is None:
         return False
     path = workspace.settings.context_file
     path.parent.mkdir(exist_ok=True)
+    data = rewrite.context.text.encode()
     try:
-        done = files.replace(path, rewrite.data, view.desired.context.identity,
+        done = files.replace(path, data, view.desired.context.identity,
                              keep=lambda *displaced: _keep_displaced(workspace, *displaced))  # fmt: skip
     except files.Moved:
         source = view.desired.context
         workspace.base.unwrite(memory, view.memory.file if source.emptied else source.state)
         return True
     workspace.base.placed(view.now)
-    workspace.sources.wrote(rewrite.draft, done.identity, rewrite.data)
+    workspace.sources.wrote(rewrite, done.identity, data)
     return done.displaced is not None
 
 

@@ -63,9 +63,9 @@ def test_an_edit_in_place_gives_the_same_text_and_the_same_values(
     changes, merged = changes_of(wanted)
     before = parse(text.encode(), "c.json", LOCAL)
     expected = render(before, changes, merged, TIME)
-    found = draft_of(text).edited(changes, merged, TIME)
-    if found is not None:
-        again = parse(expected.encode(), "c.json", LOCAL)
+    draft = draft_of(text)
+    if draft.edited(changes, merged, TIME):
+        found, again = draft.context, parse(expected.encode(), "c.json", LOCAL)
         assert found.text == expected
         assert (found.values, found.problems) == (again.values, again.problems)
 
@@ -76,9 +76,8 @@ def test_one_new_value_is_edited_in_place_again_and_again() -> None:
     draft = draft_of(text)
     for value in ("busy", "away"):
         changes, merged = changes_of({("mary", "status"): value, ("mary", "context.a"): [value]})
-        found = draft.edited(changes, merged, TIME)
-        assert found is not None
-        assert json.loads(found.text)["agents"]["mary"] == {"status": value, "context": {"a": [value]}}
+        assert draft.edited(changes, merged, TIME)
+        assert json.loads(draft.context.text)["agents"]["mary"] == {"status": value, "context": {"a": [value]}}
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -87,7 +86,7 @@ def test_a_new_agent_comes_behind_the_last_one(indent: int | None) -> None:
     agents = {"mary": {"status": "idle"}, "cls": {"status": "idle"}}
     draft = draft_of(json.dumps({"agents": agents, "work": 1, "last_update": "x"}, indent=indent))
     for name in ("gc", "rnd"):
-        assert draft.edited(*changes_of({(name, "status"): "new", (SHARED, "work"): name}), TIME) is not None
+        assert draft.edited(*changes_of({(name, "status"): "new", (SHARED, "work"): name}), TIME)
     found = draft.context
     data = json.loads(found.text)
     assert list(data["agents"]) == ["mary", "cls", "gc", "rnd"] and data["work"] == "rnd"

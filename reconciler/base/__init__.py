@@ -61,10 +61,14 @@ class Base:
             meta = dict(db.execute("SELECT key, value FROM meta"))
             clean = json.loads(meta.get("clean", "null"))
             agents = db.execute("SELECT name, merged, version FROM agent").fetchall()
+            rows = {name: text for name, text, _ in agents}
+            merged = {name: read_fields(text) for name, text in rows.items()}
+            in_file = db.execute("SELECT name, fields FROM file")
             return Memory(
-                merged={name: read_fields(text) for name, text, _ in agents},
+                merged=merged,
                 versions={name: version for name, _, version in agents},
-                file={name: read_fields(text) for name, text in db.execute("SELECT name, fields FROM file")},
+                # most of it says the same and need not be there twice
+                file={name: merged[name] if rows.get(name) == text else read_fields(text) for name, text in in_file},
                 file_versions=Versions(
                     db.execute("SELECT written, ours, undo FROM file_version ORDER BY id DESC").fetchall(),
                     self._reported,

@@ -108,7 +108,8 @@ def read_fields(text: str) -> dict[str, Field]:
 
 
 def dump_fields(fields: Agent) -> str:
-    return json.dumps(fields, separators=(",", ":"))
+    """Sorted, so that equal fields are equal rows."""
+    return json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
 
 class Versions(Sequence[Version]):

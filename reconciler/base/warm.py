@@ -133,11 +133,15 @@ def _whole(known: Memory, before: Memory, after: Memory) -> Memory:
     )  # fmt: skip
 
 
-def _folded(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str, T]) -> dict[str, T]:
+def _folded(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str, T]) -> Mapping[str, T]:
     """Exactly what `_save_rows` writes: what differs, and nothing that both have in common. A version of the file
     that was taken back (`unwrite`) is in both."""
-    changed = {**whole, **{name: value for name, value in after.items() if before.get(name) != value}}
-    for name in before.keys() - after.keys():
+    added = {name: value for name, value in after.items() if before.get(name) != value}
+    gone = before.keys() - after.keys()
+    if not added and not gone:
+        return whole
+    changed = {**whole, **added}
+    for name in gone:
         changed.pop(name, None)
     return changed
 

@@ -85,12 +85,11 @@ def desire(reading: Reading, memory: Memory, now: int) -> Desired:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The `context.json` that is there: what it says, its bytes, and whether these must be compared once more."""
+    """The `context.json` that is there: what it says, and its bytes while they must be compared once more."""
 
     draft: Draft
     identity: files.Identity
-    data: bytes
-    racy: bool
+    racy: bytes | None
 
 
 class Sources:
@@ -167,7 +166,7 @@ class Sources:
         source = read_version(context, identity, memory, clock(), changed)
         racy = identity.mtime_ns // 1000 >= now - manifests.RACY
         if not context.problems and not source.emptied:
-            self._found = _Kept(draft, identity, data, racy)
+            self._found = _Kept(draft, identity, data if racy else None)
             return source if racy else replace(source, clean=Clean(identity, settings.local_sections))
         return source
 
@@ -179,14 +178,15 @@ class Sources:
             if kept is None or identity != kept.identity:
                 same = clean is not None and clean.local_sections == settings.local_sections
                 return same and clean is not None and identity == clean.identity
-            if not kept.racy:
+            if kept.racy is None:
                 return True
             found = files.read(settings.context_file, context_file.MAX_BYTES)
         except (OSError, InputError):
             return False
-        if found is None or found != (kept.data, kept.identity):
+        if found is None or found != (kept.racy, kept.identity):
             return False
-        self._kept = replace(kept, racy=kept.identity.mtime_ns // 1000 >= now - manifests.RACY)
+        if kept.identity.mtime_ns // 1000 < now - manifests.RACY:
+            self._kept = replace(kept, racy=None)
         return True
 
     def draft(self, settings: Settings, source: ContextSource) -> Draft:
@@ -208,7 +208,7 @@ class Sources:
 
     def wrote(self, draft: Draft, identity: files.Identity, data: bytes) -> None:
         """This program's own version is in place."""
-        self._kept, self._found = _Kept(draft, identity, data, racy=True), None
+        self._kept, self._found = _Kept(draft, identity, data), None
 
 
 def _load_all(settings: Settings, memory: Memory, now: int) -> manifests.Loaded:
@@ -269,15 +269,15 @@ def read_version(
     values = context.values if changed is None else part(context.values, changed)
     state: dict[str, Agent] = dict(memory.file) if changed is not None else {}
     state |= file_state(values, edits.state, memory.file)
-    state |= standing_in(context, memory)
+    state |= standing_in(context.broken, memory)
     undo = undo_of(memory.file, state) if memory.file else {}
     versions = (Version(saved, False, undo),) if undo else ()
     return ContextSource(context, identity, edits, state, versions)
 
 
-def standing_in(context: Context, memory: Memory) -> dict[str, dict[str, Field]]:
+def standing_in(broken: Iterable[str], memory: Memory) -> dict[str, dict[str, Field]]:
     """What the agents said last whose record cannot be read now."""
-    return {agent: dict(memory.file[agent]) for agent in context.broken if agent in memory.file}
+    return {agent: dict(memory.file[agent]) for agent in broken if agent in memory.file}
 
 
 def _lost_all(values: Values, known: State) -> bool:

@@ -78,12 +78,14 @@ class Pieces:
             position = end
         return found if position == len(text) else None
 
-    def put(self, values: Mapping[Place, str]) -> str:
-        """Put new values into their places; the whole text."""
+    def put(self, values: Mapping[Place, str]) -> None:
+        """Put new values into their places."""
         for place, text in values.items():
             if place not in self.places:
                 self._add(place)
             self.parts[self.places[place]] = text
+
+    def text(self) -> str:
         return "".join(self.parts)
 
     def _add(self, place: Place) -> None:
@@ -96,48 +98,65 @@ class Pieces:
 
 
 class Draft:
-    """One reading of the file that follows the writes made to it."""
+    """One reading of the file that follows the writes made to it. Once it is in pieces its text is put together only
+    when it is asked for: an edit costs the same however large the file is."""
 
     def __init__(self, context: Context) -> None:
-        self.context = context
+        self._context = context
         self._pieces: Pieces | None = None
 
     @property
-    def pieces(self) -> Pieces:
+    def context(self) -> Context:
+        return self._context if self._pieces is None else replace(self._context, text=self._pieces.text())
+
+    @property
+    def values(self) -> Mapping[str, Mapping[str, str]]:
+        return self._context.values
+
+    @property
+    def broken(self) -> frozenset[str]:
+        return self._context.broken
+
+    def _cut(self) -> Pieces | None:
+        """In pieces; None where only the long way tells."""
+        if self._context.problems or self._context.legacy:
+            return None
         if self._pieces is None:
-            self._pieces = Pieces(self.context.text)
+            self._pieces = Pieces(self._context.text)
+            self._context = replace(self._context, text="")
         return self._pieces
 
-    def edited(self, changes: Mapping[str, Mapping[str, Change]], merged: State, last_update: str) -> Context | None:
-        """The file with the changes in it; None when only the long way tells (`context_file.render`, and parse)."""
-        if self.context.problems or self.context.legacy:
-            return None
-        found = self.pieces.edit(file_edits(self.context, changes, merged, last_update))
-        values = self._values(found) if found is not None else None
-        if found is None or values is None:
-            return None
-        self.context = replace(self.context, text=self.pieces.put(found), values=values)
-        return self.context
+    def edited(self, changes: Mapping[str, Mapping[str, Change]], merged: State, last_update: str) -> bool:
+        """Make the changes; False when only the long way tells (`context_file.render`, and parse)."""
+        pieces = self._cut()
+        return pieces is not None and self._take(
+            pieces, pieces.edit(file_edits(self._context, changes, merged, last_update))
+        )
 
     def follow(self, text: str) -> frozenset[str] | None:
         """Take in a version that somebody else wrote; the agents whose records are other ones, with SHARED and FILE
         for what the file says itself. None when only the long way tells; then this draft is of no use any more."""
-        if self.context.problems or self.context.legacy:
-            return None
+        pieces, before = self._cut(), self._context.values
         try:
-            found = self.pieces.compare(text)
+            if pieces is None or not self._take(pieces, pieces.compare(text)):
+                return None
         except NotJson:
             return None
+        values = self._context.values
+        return frozenset(name for name in values if values[name] is not before[name])
+
+    def _take(self, pieces: Pieces, found: Mapping[Place, str] | None) -> bool:
+        """Put these in, where they are new values and nothing more."""
         values = self._values(found) if found is not None else None
         if found is None or values is None:
-            return None
-        before = self.context.values
-        self.context = replace(self.context, text=self.pieces.put(found), values=values)
-        return frozenset(name for name in values if values[name] is not before[name])
+            return False
+        pieces.put(found)
+        self._context = replace(self._context, values=values)
+        return True
 
     def _values(self, found: Mapping[Place, str]) -> dict[str, Mapping[str, str]] | None:
         """What the file says with new values in these places; None where one is not as a record should be."""
-        values = dict(self.context.values)
+        values = dict(self._context.values)
         for (inside, name), text in found.items():
             if inside:
                 record = read_record(name, text)

@@ -105,8 +105,8 @@ def caught(lines: Iterable[str]) -> list[tuple[str, str, str]]:
 
 
 def of_line(lines: list[str]) -> dict[str, str]:
-    """The summary line; pytest may have put a dot in front of it."""
-    found = [line.partition("faults: ")[2] for line in lines if "faults: tier=" in line]
+    """The summary line. pytest may have put a dot in front of it, and shows the source of it when a test fails."""
+    found = [match[1] for line in lines if (match := re.search(r"faults: (tier=\w+ \w+=\d.*)", line))]
     return dict(word.split("=", 1) for word in found[-1].split() if "=" in word) if found else {}
 
 

@@ -149,9 +149,9 @@ def _rendered(context: Context) -> None:
     again = context_file.parse(text.encode("utf-8"), "context.json", ("paths",))
     assert again.values == wanted, "what was written is not what is read"
     assert "".join(Pieces(context.text).parts) == context.text
-    short = Draft(context).edited(changes, merged, stamp)
-    if short is not None:
-        assert (short.text, short.values) == (text, wanted), "the short way writes something else"
+    short = Draft(context)
+    if short.edited(changes, merged, stamp):
+        assert (short.context.text, short.values) == (text, wanted), "the short way writes something else"
     followed = Draft(context)
     if followed.follow(text) is not None:
         assert followed.context.values == wanted, "a version that is followed is not what is read"
