@@ -35,12 +35,12 @@ class Relay:
 
     def reset(self) -> None:
         """Every connection ends with RST, on both sides."""
-        for each in self._sockets:
-            with suppress(OSError):
+        there, self._sockets = self._sockets, []
+        for each in there:
+            with suppress(OSError):  # the other side was faster
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 each.shutdown(socket.SHUT_RDWR)
-                each.close()
-        self._sockets = []
+            each.close()
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +64,7 @@ class Relay:
                     for each in (ours, theirs):
                         each.close()
                     continue
-                self._sockets += [ours, theirs]
+                self._sockets.extend((ours, theirs))
                 for pair in ((ours, theirs), (theirs, ours)):
                     threading.Thread(target=self._forward, args=pair, daemon=True).start()
 

@@ -8,9 +8,12 @@ what happens to whom after which pause; what they were doing at that moment is t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,7 +41,7 @@ class History(Soak):
 
     def __init__(self, desk: Desk, server: Server, relay: Relay, seed: int) -> None:
         super().__init__(desk, server, seed)
-        self.relay = relay
+        self.seed, self.relay = seed, relay
 
     def draw(self) -> None:
         self.loss, self.kills = self.random.random() < 0.2, self.random.random() < 0.5
@@ -126,20 +129,25 @@ def at_home(folder: Path, seed: int) -> Iterator[History]:
             yield History(desk, server, relay, seed)
 
 
+def played(folder: Path, seed: int) -> History:
+    with at_home(folder, seed) as history:
+        try:
+            history.play()
+        except (AssertionError, TimeoutError) as error:
+            history.wrong.append(str(error))
+        if history.wrong:
+            say(f"RECONCILER_HISTORIES=1 RECONCILER_HISTORIES_SEED={seed}: {dict(history.faults)}")
+        return history
+
+
 def test_nothing_is_lost_whatever_happens_to_real_processes(tmp_path: Path) -> None:
-    """One history after the other; each that goes wrong is told with its seed, and kept."""
-    begun, operations, faults, wrong = time.monotonic(), 0, 0, []
-    for number in range(HISTORIES):
-        with at_home(tmp_path, SEED + number) as history:
-            try:
-                history.play()
-            except (AssertionError, TimeoutError) as error:
-                history.wrong.append(str(error))
+    """As many at once as there are processors; each that goes wrong is told with its seed, and kept."""
+    begun, operations, faults, wrong = time.monotonic(), 0, 0, list[str]()
+    with ThreadPoolExecutor(os.cpu_count()) as stages:
+        for history in stages.map(partial(played, tmp_path), range(SEED, SEED + HISTORIES)):
             operations += history.operations
             faults += sum(history.faults.values())
-            wrong += [f"seed {SEED + number}: {line}" for line in history.wrong]
-            if history.wrong:
-                say(f"RECONCILER_HISTORIES=1 RECONCILER_HISTORIES_SEED={SEED + number}: {dict(history.faults)}")
+            wrong += [f"seed {history.seed}: {line}" for line in history.wrong]
     say(f"faults: tier=C histories={HISTORIES} operations={operations} faults_injected={faults} seed={SEED} "
         f"seconds={time.monotonic() - begun:.0f} violations={len(wrong)}")  # fmt: skip
     if wrong:
