@@ -12,7 +12,9 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -44,16 +46,17 @@ class Caught(NamedTuple):
     rule: str
 
 
-def catch(mutant: Mutant, seed: str, most: int) -> Caught:
-    """Play histories until one goes wrong."""
+def catch(number: int, seed: str, most: int) -> Caught:
+    """Play histories with the mutant of this number until one goes wrong."""
+    mutant = MUTANTS[number]
     with theatre(mutant.script) as stage, mutant.patch():
-        for number in range(most):
+        for played in range(most):
             try:
-                wrong = stage.play(f"{seed}:{number}").wrong
+                wrong = stage.play(f"{seed}:{played}").wrong
             except Exception as error:  # the judge stumbles over what the mutant made: found all the same
                 wrong = [f"{type(error).__name__}: {error}"]
             if wrong:
-                return Caught(mutant.name, number + 1, wrong[0].partition(":")[0])
+                return Caught(mutant.name, played + 1, wrong[0].partition(":")[0])
     return Caught(mutant.name, 0, "")
 
 
@@ -194,17 +197,20 @@ MUTANTS = (
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.faults.simulated.mutants", description=__doc__)
     arguments.add_argument("names", nargs="*")
-    arguments.add_argument("--histories", type=int, default=400)
+    arguments.add_argument("--histories", type=int, default=2_000)
     arguments.add_argument("--seed", default=str(random.randrange(1 << 32)))
     chosen = arguments.parse_args()
     missed = 0
-    for mutant in MUTANTS:
-        if not chosen.names or any(name in mutant.name for name in chosen.names):
-            caught = catch(mutant, chosen.seed, chosen.histories)
+    numbers = [number for number, mutant in enumerate(MUTANTS)
+               if not chosen.names or any(name in mutant.name for name in chosen.names)]  # fmt: skip
+    with ProcessPoolExecutor(os.cpu_count()) as players:
+        for caught in players.map(partial(catch, seed=chosen.seed, most=chosen.histories), numbers):
             missed += not caught.histories
-            sys.stdout.write(f"{mutant.name}: {caught.rule or 'MISSED'} after {caught.histories or chosen.histories}\n")
+            sys.stdout.write(
+                f"{caught.mutant}: {caught.rule or 'MISSED'} after {caught.histories or chosen.histories}\n"
+            )
             sys.stdout.flush()
-    sys.stdout.write(f"seed={chosen.seed} mutants={len(MUTANTS)} missed={missed}\n")
+    sys.stdout.write(f"seed={chosen.seed} mutants={len(numbers)} missed={missed}\n")
     return 1 if missed else 0
 
 
