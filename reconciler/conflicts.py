@@ -9,11 +9,13 @@ away. docs/decisions/conflicts.md tells more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from .base import Conflict
 from .edits import Key
 from .errors import ReconcilerError
-from .events import Event
+from .events import Event, Foreign, read_event
 from .merge import merge_agent
 from .sources.desired import BY
 from .stamp import format_time
@@ -24,32 +26,34 @@ from .workspace import Workspace
 
 CONFLICT = "conflict"
 """The name of the event."""
+_PAGE = 200
+"""Versions that are read at a time."""
 
 
 def find_conflicts(workspace: Workspace, view: View) -> list[Conflict]:
     """The values that lose in this round, each once. Raises StoreAway: of some, Redis' history must tell."""
     local = {(SHARED, name) for name in workspace.settings.local_sections}
-    histories: dict[str, list[Event]] = {}
+    histories = _Histories(workspace)
     found: dict[tuple[Key, str | None], Conflict] = {}
     for key, lost in _written(workspace, view):
         won = _winner(view, key)
         if won is None or not _counts(lost, won) or key[1] in QUIET or key in local or (key, lost.text) in found:
             continue
-        if not _is_live(view, key) or not _was_live(workspace, histories, key, lost):
+        if not _is_live(view, key) or not histories.tell(key, lost):
             found[key, lost.text] = Conflict(*key, lost, won)
     return sorted(found.values(), key=lambda conflict: conflict[:2])
 
 
 def find_late(workspace: Workspace, view: View, written: Iterable[tuple[Write, Written]]) -> Iterator[Conflict]:
     """What of drops lost within Redis to something that was there before them. Raises StoreAway."""
-    histories: dict[str, list[Event]] = {}
+    histories = _Histories(workspace)
     for write, answer in written:
         for put, flag in zip(write.puts, answer.flags, strict=False):
             key, lost = (write.agent, put.field), Field(put.text, put.at or 0, put.by)
             won = _winner(view, key)
             if flag not in "oO" or won is None or won.order() < lost.order() or not _counts(lost, won):
                 continue
-            if not _was_live(workspace, histories, key, lost):  # as when a crash is why it is written again
+            if not histories.tell(key, lost):  # as when a crash is why it is written again
                 yield Conflict(*key, lost, won)
 
 
@@ -118,13 +122,55 @@ def _is_live(view: View, key: Key) -> bool:
     return live is not None and key[1] in live.fields and live.fields[key[1]] == _winner(view, key)
 
 
-def _was_live(workspace: Workspace, histories: dict[str, list[Event]], key: Key, value: Field) -> bool:
-    """Whether Redis had a value already, by another way, as its history tells."""
-    agent, name = key
-    if agent not in histories:
-        histories[agent] = workspace.store.since(agent, 0)
-    stamp = {"field": name, "at": format_time(value.at), "by": value.by}
-    return any(stamp.items() <= change.items() for event in histories[agent] for change in event.changes)
+@dataclass(slots=True)
+class _Read:
+    """As much of an agent's history as was read, newest first: back to a version, 0 for none yet, and to its time."""
+
+    messages: list[bytes] = field(default_factory=list)
+    version: int = 0
+    time: str = ""
+    whole: bool = False
+
+
+class _Histories:
+    """What Redis had, by whatever way, as its histories tell; each is read from the newest version as far as needed."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._store = workspace.store
+        self._skew = int(workspace.settings.max_skew.total_seconds() * 1_000_000)
+        self._read: dict[str, _Read] = {}
+
+    def tell(self, key: Key, value: Field) -> bool:
+        """Whether Redis had a value: no version was made before what it says, but for `max_skew`."""
+        agent, name = key
+        read = self._read.setdefault(agent, _Read())
+        stamp, first = {"field": name, "at": format_time(value.at), "by": value.by}, format_time(value.at - self._skew)
+        looked = 0
+        while True:
+            if any(_holds(message, stamp) for message in read.messages[looked:]):
+                return True
+            looked = len(read.messages)
+            if read.whole or (read.version and read.time < first):
+                return False
+            self._read_on(agent, read)
+
+    def _read_on(self, agent: str, read: _Read) -> None:
+        entries = self._store.messages(agent, _PAGE, read.version)
+        read.whole = len(entries) < _PAGE
+        read.messages += [message for _, message in entries]
+        if entries:
+            read.version = entries[-1][0]
+            with suppress(Foreign):
+                read.time = read_event(entries[-1][1]).timestamp
+
+
+def _holds(message: bytes, stamp: dict[str, str]) -> bool:
+    """Whether a version has a change of this stamp; hardly any has the time, and only that one is decoded."""
+    if stamp["at"].encode() not in message:
+        return False
+    with suppress(Foreign):
+        return any(stamp.items() <= change.items() for change in read_event(message).changes)
+    return False
 
 
 def tell_conflicts(workspace: Workspace) -> None:

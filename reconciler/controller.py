@@ -113,8 +113,9 @@ def reconcile_or_away(workspace: Workspace, options: Options = Options(), scope:
 def _round_or_away(workspace: Workspace, options: Options, scope: Scope) -> Round:
     try:
         return reconcile(workspace, options, scope)
-    except StoreAway as reason:
-        return reconcile(replace(workspace, store=AwayStore(reason)), options, scope)
+    except StoreAway as error:
+        reason = error.with_traceback(None)
+    return reconcile(replace(workspace, store=AwayStore(reason)), options, scope)
 
 
 def check_guards(workspace: Workspace, view: View, options: Options) -> None:

@@ -17,7 +17,7 @@ from .settings import Settings
 from .sources import desired
 from .sources.desired import Desired, Reading
 from .spool import NOTHING, Waiting
-from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text
+from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text, same_text
 from .store import Live
 from .store.layout import lost_text
 from .workspace import Workspace
@@ -236,20 +236,20 @@ def compare(settings: Settings, view: View) -> Plan:
 
 
 def _with_drops(live: State, view: View) -> State:
-    """What Redis will hold of the agents that have drops: each is written before the changes are. Only what was deleted
-    since shows there, for of everything else the changes tell it anyway."""
+    """What Redis will hold of the agents that have drops: each is written before the changes are. Only where Redis has
+    the right value before them, and loses it to one of them, is that seen; else the changes tell it anyway."""
     seen: dict[str, Agent] = {}
     for agent, dropped in view.waiting.state.items():
         here, merged = live.get(agent, {}), view.merged.get(agent, {})
         nothing = Field(None, 0, "")
-        gone = {
+        wrong = {
             name: value
             for name, value in dropped.items()
-            if value.text is not None and name in merged and merged[name].text is None
-            and (there := here.get(name, nothing)).text is None and there.order() < value.order()
+            if name in merged and not same_text(merged[name].text, value.text)
+            and same_text((there := here.get(name, nothing)).text, merged[name].text) and there.order() < value.order()
         }  # fmt: skip
-        if gone:
-            seen[agent] = {**here, **gone}
+        if wrong:
+            seen[agent] = {**here, **wrong}
     return {**live, **seen} if seen else live
 
 

@@ -50,6 +50,9 @@ class MemoryStore:
     def history(self, agent: str, count: int) -> list[Event]:
         return []
 
+    def messages(self, agent: str, count: int, before: int = 0) -> list[tuple[int, bytes]]:
+        return []
+
     def since(self, agent: str, version: int) -> list[Event]:
         return []
 

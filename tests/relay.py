@@ -14,8 +14,8 @@ from typing import Self
 class Relay:
     """Forwards every connection to a unix socket. `delay`: seconds before each piece goes on; `rate`: bytes a second.
 
-    `freeze` makes those that are there half-open: nothing is forwarded, nothing closed; `reset` ends them. New ones
-    work, unless `refuses`.
+    `freeze` makes those that are there half-open: nothing is forwarded, nothing closed, and `swallowed` counts what was
+    said meanwhile; `reset` ends them. New ones work, unless `refuses`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,6 +24,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._frozen: set[socket.socket] = set()
+        self.swallowed = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -72,6 +73,7 @@ class Relay:
         with suppress(OSError):
             while text := source.recv(65_536):
                 if source in self._frozen:
+                    self.swallowed += 1
                     continue
                 time.sleep(self.delay)
                 step = self.rate // 10 or len(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,24 @@ def test_a_channel_that_is_cut_gives_what_it_had_and_then_says_so(server: Any) -
     assert channel.receive(1) == [b"last"]
     with pytest.raises(StoreAway, match="away"):
         channel.receive(1)
+
+
+def test_a_lost_connection_leaves_nothing_behind(server: Any) -> None:
+    """An error that was kept would keep it and its buffer, and a daemon hardly ever looks for such rings."""
+    gc.disable()
+    try:
+        tracking = RedisTracking(server, "redis")
+        line = weakref.ref(tracking._lines[0])
+        server.execute_command("CLIENT", "KILL", "SKIPME", "yes")
+        with suppress(StoreAway):
+            tracking.receive(1)
+        with suppress(StoreAway):
+            tracking.receive(0)
+        tracking.close()
+        del tracking
+        assert line() is None
+    finally:
+        gc.enable()
 
 
 def test_a_silent_connection_is_asked_and_kept_when_it_answers(server: Any) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import watchfiles
 
-from reconciler.daemon import Notice
+from reconciler.base import Base
+from reconciler.daemon import Daemon, Notice
 from reconciler.daemon.news import MOST_WARNED, News
 from reconciler.daemon.triggers import WHOLE, Clock, Files
 from reconciler.daemon.wakes import REST, Wakes
+from reconciler.errors import StoreAway
 from reconciler.settings import build
-from reconciler.view import Scope
+from reconciler.store import Now, Write, Written
+from reconciler.view import ALL, Options, Scope, View
+from reconciler.workspace import Workspace, wall_clock
+from tests.fakes import MemoryStore
 from tests.waiting import wait_until
 
 NOBODY: frozenset[str] = frozenset()
@@ -193,3 +199,25 @@ def test_warnings_without_end_are_not_remembered_without_end() -> None:
         news.warn(f"warning {number}")
     assert len(said) == 2 * MOST_WARNED
     assert len(news._warned) <= MOST_WARNED
+
+
+def test_a_round_that_redis_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its error is told long after it, and must not keep all that the round had read."""
+
+    class Leaving(MemoryStore):
+        def write(self, writes: Sequence[Write | Now]) -> list[Written]:
+            raise StoreAway("gone in the middle")
+
+    settings = build(tmp_path, {}, {}, {})
+    settings.context_file.parent.mkdir()
+    settings.context_file.write_text('{"agents": {"mary": {"status": "idle"}}}')
+    workspace = Workspace(settings, Base(settings.folder), Leaving(wall_clock))
+    daemon = Daemon(settings, Options(), lambda notice: None, lambda: settings)
+    gc.collect()
+    gc.disable()
+    try:
+        _, away = daemon._reconcile(workspace, ALL)
+        assert isinstance(away, StoreAway)
+        assert [found for found in gc.get_objects() if isinstance(found, View)] == []
+    finally:
+        gc.enable()

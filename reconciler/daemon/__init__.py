@@ -149,7 +149,7 @@ class Daemon:
         if done.more:
             self.wakes.drop()
         if scope.paths is None:  # errors keep what they went through, and Python hardly ever looks for it (cli.main)
-            gc.collect(1)
+            gc.collect(1 if scope.agents is not None else 2)
         return now + min(now - began, 1.0)  # under a flood, half of the time at most
 
     def _tidy(self, workspace: Workspace, done: Round) -> None:
@@ -176,10 +176,11 @@ class Daemon:
         """
         try:
             return reconcile(workspace, self.options, scope), None
-        except (StoreAway, StoreError) as error:
-            away = AwayStore(StoreAway(error.message, hint=error.hint))
-            again = scope if self.news.health.redis == "away" else replace(scope, agents=None, paths=None)
-            return reconcile(replace(workspace, store=away), self.options, again), error
+        except (StoreAway, StoreError) as error:  # one that was raised would keep the whole round that it ended
+            reason = type(error)(error.message, hint=error.hint)
+        away = AwayStore(StoreAway(reason.message, hint=reason.hint))
+        again = scope if self.news.health.redis == "away" else replace(scope, agents=None, paths=None)
+        return reconcile(replace(workspace, store=away), self.options, again), reason
 
     def _write_health(self, workspace: Workspace) -> None:
         self._health_at = time.monotonic()

@@ -183,6 +183,9 @@ class LiveStore(Protocol):
     def history(self, agent: str, count: int) -> list[Event]:
         """The last `count` versions, newest first."""
 
+    def messages(self, agent: str, count: int, before: int = 0) -> list[tuple[int, bytes]]:
+        """The same as they were told, each with its version; of those before the version `before`, if it is given."""
+
     def since(self, agent: str, version: int) -> list[Event]:
         """The versions after `version`, oldest first, as far back as the history goes."""
 
@@ -232,6 +235,9 @@ class AwayStore:
         return []
 
     def history(self, agent: str, count: int) -> list[Event]:
+        raise self.reason.with_traceback(None)
+
+    def messages(self, agent: str, count: int, before: int = 0) -> list[tuple[int, bytes]]:
         raise self.reason.with_traceback(None)
 
     def since(self, agent: str, version: int) -> list[Event]:

@@ -115,6 +115,9 @@ class Breaker:
     def history(self, agent: str, count: int) -> list[Event]:
         return self._call(lambda store: store.history(agent, count))
 
+    def messages(self, agent: str, count: int, before: int = 0) -> list[tuple[int, bytes]]:
+        return self._call(lambda store: store.messages(agent, count, before))
+
     def since(self, agent: str, version: int) -> list[Event]:
         return self._call(lambda store: store.since(agent, version))
 

@@ -73,7 +73,8 @@ class Line:
         self._pending: Callable[[], int] | None = getattr(self._socket, "pending", None)  # TLS reads ahead
         self._heard = time.monotonic()
         self._asked: list[float] = []
-        self._lost: RedisError | None = None
+        self._lost: tuple[type[RedisError], str] | None = None
+        """Why, as a kind and its text: an error that is kept would keep all that its traceback went through."""
 
     def send(self, *words: str) -> None:
         try:
@@ -138,8 +139,7 @@ class Line:
     def _read(self, wait: float) -> list[Any]:
         """Everything at hand, but no more than the buffer holds, waiting so long for the first; a lost connection
         is told only when all is given."""
-        if self._lost:
-            raise self._lost
+        self._check()
         found: list[Any] = []
         try:
             self._socket.settimeout(wait)
@@ -158,8 +158,8 @@ class Line:
         else:
             self._heard = time.monotonic()
         self._parse(found)
-        if self._lost and not found:
-            raise self._lost
+        if not found:
+            self._check()
         return found
 
     def _parse(self, found: list[Any]) -> None:
@@ -176,13 +176,18 @@ class Line:
         return self._end(f"no answer to PING within {PATIENCE} s")
 
     def _end(self, reason: str, kind: type[RedisError] = ConnectionError) -> RedisError:
-        self._lost = self._lost or kind(reason)
+        self._lost = kind, reason = self._lost or (kind, reason)
         with suppress(OSError, ValueError):
             if os.getpid() == self._pid:  # a child's copy must not end its parent's
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits there
         with suppress(OSError, RedisError):
             self._connection.disconnect()
-        return self._lost
+        return kind(reason)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            kind, reason = self._lost
+            raise kind(reason)
 
 
 def _is_pong(message: Any) -> bool:

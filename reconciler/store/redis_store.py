@@ -7,13 +7,14 @@ Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retrie
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import ConnectionError, NoPermissionError, RedisError
 
 from ..errors import Place, Problem
 from ..events import CHANNEL, CONTEXT_UPDATE, PRIORITIES, Event, Foreign, agent_channel, read_event
@@ -34,6 +35,8 @@ READ_SHA = hashlib.sha1(READ.encode(), usedforsecurity=False).hexdigest()
 MARK = (Path(__file__).parent / "mark.lua").read_text(encoding="utf-8")
 MARK_SHA = hashlib.sha1(MARK.encode(), usedforsecurity=False).hexdigest()
 CHUNK = 500
+_AGAIN = 0.3
+"""Seconds after which a call that failed is not made again: its caller has waited enough."""
 HUB = "memory:hub"
 SCHEMA_VERSION = 1
 
@@ -89,11 +92,11 @@ class RedisStore:
             times = [("HGET", b"memory:meta:{%b}" % key, f".{LAST_UPDATE}") for key in chunk]
             # the hash after what is known of it: what is written in between is only newer
             answers = self.wire.exchange([*times, *(("HGETALL", key) for key in chunk)])
-            for key, time, flat in zip(chunk, answers, answers[len(chunk) :], strict=False):
+            for key, at, flat in zip(chunk, answers, answers[len(chunk) :], strict=False):
                 name = _text(key).removeprefix(AGENTS)
                 if is_agent_name(name):
-                    known = isinstance(flat, list) and isinstance(time, bytes | None)
-                    found[name] = plain_record(flat, time, now) if known else None
+                    known = isinstance(flat, list) and isinstance(at, bytes | None)
+                    found[name] = plain_record(flat, at, now) if known else None
         return found
 
     def _moment(self) -> tuple[int, str]:
@@ -203,23 +206,26 @@ class RedisStore:
         return (*head, limits, str(len(write.seen)), *seen, *full, NOT_AFTER if live else "")
 
     def history(self, agent: str, count: int) -> list[Event]:
-        command = ("XREVRANGE", keys_of(agent).history, "+", "-", "COUNT", str(count))
-        return [event for _, event in self._entries(command) if event]
+        return [event for _, message in self.messages(agent, count) if (event := _event(message))]
+
+    def messages(self, agent: str, count: int, before: int = 0) -> list[tuple[int, bytes]]:
+        last = str(before - 1) if before else "+"
+        return self._entries(("XREVRANGE", keys_of(agent).history, last, "-", "COUNT", str(count)))
 
     def since(self, agent: str, version: int) -> list[Event]:
         found: list[Event] = []
         while True:
             command = ("XRANGE", keys_of(agent).history, str(version + 1), "+", "COUNT", str(CHUNK))
             entries = self._entries(command)
-            found += (event for _, event in entries if event)
+            found += (event for _, message in entries if (event := _event(message)))
             if len(entries) < CHUNK:
                 return found
             version = entries[-1][0]
 
-    def _entries(self, command: Command) -> list[tuple[int, Event | None]]:
-        """Entries of a history: the version each stands for, and its event, None for one of somebody else."""
+    def _entries(self, command: Command) -> list[tuple[int, bytes]]:
+        """Entries of a history: the version each stands for, and its message."""
         answer = self._call(lambda: _whole(self.wire.exchange([command])))[0]
-        return [(int(entry.partition(b"-")[0]), _event(fields)) for entry, fields in answer]
+        return [(int(entry.partition(b"-")[0]), _message(fields)) for entry, fields in answer]
 
     def versions(self, agents: Iterable[str] | None = None) -> dict[str, int]:
         return self._call(lambda: self._versions(self._names([]) if agents is None else agents))
@@ -254,7 +260,7 @@ class RedisStore:
         text = event.text
         commands: list[Command] = [("PUBLISH", agent_channel(event.agent), text), ("PUBLISH", CHANNEL, text)]
         with around("publish"):
-            return int(self._call(lambda: _whole(self.wire.exchange(commands)))[-1])
+            return int(translate(lambda: _whole(self.wire.exchange(commands)), self.name)[-1])
 
     def listen(self, agents: Sequence[str] = ()) -> Channel:
         return RedisChannel(self.client, self.name, agents)
@@ -292,6 +298,13 @@ class RedisStore:
         self.client.close()
 
     def _call(self, work: Callable[[], T]) -> T:
+        """`work`, which may be done twice: one connection that was cut is no server that is away."""
+        begun = time.monotonic()
+        try:
+            return work()
+        except RedisError as error:
+            if type(error) is not ConnectionError or time.monotonic() - begun > _AGAIN:
+                raise said(error, self.name) from None
         return translate(work, self.name)
 
 
@@ -343,11 +356,15 @@ def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _event(fields: Any) -> Event | None:
-    """The event in an entry of a history; None for somebody else's entry."""
+def _message(fields: Any) -> bytes:
+    """The message in an entry of a history; empty for somebody else's entry."""
     packed = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=False))
+    return bytes(packed.get(b"event", b""))
+
+
+def _event(message: bytes) -> Event | None:
     try:
-        return read_event(packed.get(b"event", b""))
+        return read_event(message)
     except Foreign:
         return None
 

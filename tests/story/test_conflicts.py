@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from reconciler.errors import Place, StoreAway
 from reconciler.spool import Part, drop
 from reconciler.state import Field
 from reconciler.store import AwayStore, LiveStore, Now, Put, Write, Written
+from reconciler.store.redis_store import RedisStore
 from reconciler.workspace import Workspace, open_workspace
 from tests.story.desk import Desk
 from tests.waiting import wait_until
@@ -87,6 +89,27 @@ def test_a_live_write_that_loses_to_a_newer_edit_is_kept(mary: Desk) -> None:
     mary.edit(lambda data: data["agents"]["mary"]["context"].update(task="edited"))
     mary.apply()
     assert ledger(mary) == [("mary", "context.task", '"live"', mary.settings.writer, '"edited"', "context.json")]
+
+
+def test_histories_are_read_as_far_back_as_what_lost(mary: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long they are: whether Redis had a value stands among the versions since it was written."""
+    mary.settings = replace(mary.settings, max_skew=timedelta(0))
+    with UnifiedMemoryHub(settings=mary.settings) as hub:
+        hub.update_many([("mary", {"other": number}) for number in range(900)])
+    mary.apply()
+    mary.edit(lambda data: data["agents"]["mary"]["context"].update(task="edited"))
+    by_hub(mary, task="live")
+    pages: list[int] = []
+    read = RedisStore.messages
+
+    def counting(self: RedisStore, agent: str, count: int, before: int = 0) -> list[tuple[int, bytes]]:
+        pages.append(before)
+        return read(self, agent, count, before)
+
+    monkeypatch.setattr(RedisStore, "messages", counting)
+    mary.apply()
+    assert [found[2] for found in ledger(mary)] == ['"edited"']
+    assert pages == [0]
 
 
 def test_ordinary_updates_are_no_conflicts(mary: Desk) -> None:

@@ -70,6 +70,7 @@ class Machine:
         self._synced: set[int] = set()
         self._before: dict[Path, bytes | None] = {}
         self.client.flushall()
+        self.client.script_flush()
         self.tick(0)
 
     def tick(self, micros: int) -> None:
