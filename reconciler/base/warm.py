@@ -73,7 +73,7 @@ class WarmBase(Base):
     def unwrite(self, memory: Memory, file: State) -> None:
         super().unwrite(memory, file)
         known = self._memory or Memory()
-        restored = _folded(known.file, memory.file, file)
+        restored = (_fold_in if memory.names is not None else _folded)(known.file, memory.file, file)
         self._memory = replace(known, file=restored, file_versions=list(known.file_versions)[1:])
 
     def placed(self, at: int) -> None:
@@ -121,14 +121,15 @@ class WarmBase(Base):
 
 def _whole(known: Memory, before: Memory, after: Memory) -> Memory:
     """Everything remembered, with what differs between `before` and `after` changed."""
+    fold = _fold_in if before.names is not None else _folded
     manifests = Known(
-        _folded(known.manifests.files, before.manifests.files, after.manifests.files),
-        _folded(known.manifests.fields, before.manifests.fields, after.manifests.fields),
+        fold(known.manifests.files, before.manifests.files, after.manifests.files),
+        fold(known.manifests.fields, before.manifests.fields, after.manifests.fields),
     )
     return replace(
-        after, merged=_folded(known.merged, before.merged, after.merged),
-        versions=_folded(known.versions, before.versions, after.versions),
-        file=_folded(known.file, before.file, after.file), manifests=manifests, names=None,
+        after, merged=fold(known.merged, before.merged, after.merged),
+        versions=fold(known.versions, before.versions, after.versions),
+        file=fold(known.file, before.file, after.file), manifests=manifests, names=None,
         unlearnt={**{key: was for key, was in known.unlearnt.items() if key not in before.unlearnt}, **after.unlearnt},
     )  # fmt: skip
 
@@ -136,14 +137,17 @@ def _whole(known: Memory, before: Memory, after: Memory) -> Memory:
 def _folded(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str, T]) -> Mapping[str, T]:
     """Exactly what `_save_rows` writes: what differs, and nothing that both have in common. A version of the file
     that was taken back (`unwrite`) is in both."""
-    added = {name: value for name, value in after.items() if before.get(name) != value}
-    gone = before.keys() - after.keys()
-    if not added and not gone:
-        return whole
-    changed = {**whole, **added}
-    for name in gone:
-        changed.pop(name, None)
-    return changed
+    return _fold_in({**whole}, before, after) if before != after else whole
+
+
+def _fold_in(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str, T]) -> Mapping[str, T]:
+    """The same in place, where `before` is a part, and so nobody looks at the whole any more: a copy would cost as much
+    as there is, whatever was changed."""
+    assert isinstance(whole, dict)
+    whole.update({name: value for name, value in after.items() if before.get(name) != value})
+    for name in before.keys() - after.keys():
+        whole.pop(name, None)
+    return whole
 
 
 def _trimmed(versions: list[Version], now: int) -> list[Version]:

@@ -209,12 +209,13 @@ def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
 def load_some(before: Loaded, base: Path, paths: Iterable[str], now: int) -> Loaded | None:
     """The manifests after some files, named as in `Loaded.files`, may have changed; None when all must be read:
     where anything is wrong, or one agent is declared in several places."""
-    found, agents = dict(before.files), dict(before.manifests)
+    if before.problems:
+        return None
+    found, gone = before.files | {}, set[str]()
     try:
         for name in paths:
             old = found.pop(name, None)
-            for manifest in old.manifests if old else ():
-                agents.pop(manifest.agent, None)
+            gone.update(manifest.agent for manifest in (old.manifests if old else ()))
             if not (base / name).is_file():
                 continue
             file, problems = _load_file(base / name, name, old, now, files.identify(base / name))
@@ -223,11 +224,19 @@ def load_some(before: Loaded, base: Path, paths: Iterable[str], now: int) -> Loa
             found[name] = file
     except InputError:
         return None
-    others = {agent.lower() for agent in agents}
     new = [manifest for name in paths if name in found for manifest in found[name].manifests]
-    if before.problems or len(others | {manifest.agent.lower() for manifest in new}) < len(agents) + len(new):
+    said = {manifest.agent: manifest for manifest in new}
+    lowered = {agent.lower() for agent in said}
+    if len(lowered) < len(new):
         return None
-    return Loaded(found, agents | {manifest.agent: manifest for manifest in new}, [], frozenset())
+    if lowered - {agent.lower() for agent in gone}:  # a name that is new may be another agent's in other letters
+        others = {agent.lower() for agent in before.manifests.keys() - gone}
+        if others & lowered:
+            return None
+    agents = before.manifests | said
+    for agent in gone - said.keys():
+        del agents[agent]
+    return Loaded(found, agents, [], frozenset())
 
 
 def manifest_files(folder: Path) -> list[Path]:

@@ -102,7 +102,8 @@ class Draft:
     when it is asked for: an edit costs the same however large the file is."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self._values = dict(context.values)
+        self._context = replace(context, values=self._values)
         self._pieces: Pieces | None = None
 
     @property
@@ -111,7 +112,7 @@ class Draft:
 
     @property
     def values(self) -> Mapping[str, Mapping[str, str]]:
-        return self._context.values
+        return self._values
 
     @property
     def broken(self) -> frozenset[str]:
@@ -129,34 +130,31 @@ class Draft:
     def edited(self, changes: Mapping[str, Mapping[str, Change]], merged: State, last_update: str) -> bool:
         """Make the changes; False when only the long way tells (`context_file.render`, and parse)."""
         pieces = self._cut()
-        return pieces is not None and self._take(
-            pieces, pieces.edit(file_edits(self._context, changes, merged, last_update))
-        )
+        if pieces is None:
+            return False
+        return self._take(pieces, pieces.edit(file_edits(self._context, changes, merged, last_update))) is not None
 
     def follow(self, text: str) -> frozenset[str] | None:
         """Take in a version that somebody else wrote; the agents whose records are other ones, with SHARED and FILE
         for what the file says itself. None when only the long way tells; then this draft is of no use any more."""
-        pieces, before = self._cut(), self._context.values
+        pieces = self._cut()
         try:
-            if pieces is None or not self._take(pieces, pieces.compare(text)):
-                return None
+            return None if pieces is None else self._take(pieces, pieces.compare(text))
         except NotJson:
             return None
-        values = self._context.values
-        return frozenset(name for name in values if values[name] is not before[name])
 
-    def _take(self, pieces: Pieces, found: Mapping[Place, str] | None) -> bool:
-        """Put these in, where they are new values and nothing more."""
-        values = self._values(found) if found is not None else None
-        if found is None or values is None:
-            return False
+    def _take(self, pieces: Pieces, found: Mapping[Place, str] | None) -> frozenset[str] | None:
+        """Put these in, where they are new values and nothing more; the records that are other ones, None if not."""
+        new = self._new(found) if found is not None else None
+        if found is None or new is None:
+            return None
         pieces.put(found)
-        self._context = replace(self._context, values=values)
-        return True
+        self._values.update(new)
+        return frozenset(new)
 
-    def _values(self, found: Mapping[Place, str]) -> dict[str, Mapping[str, str]] | None:
-        """What the file says with new values in these places; None where one is not as a record should be."""
-        values = dict(self._context.values)
+    def _new(self, found: Mapping[Place, str]) -> dict[str, Mapping[str, str]] | None:
+        """The records with new values in these places; None where one is not as a record should be."""
+        known, values = self._values, dict[str, Mapping[str, str]]()
         for (inside, name), text in found.items():
             if inside:
                 record = read_record(name, text)
@@ -164,7 +162,7 @@ class Draft:
                     return None
                 values[name] = record
                 continue
-            owner = next((owner for owner in (FILE, SHARED) if name in values.get(owner, {})), None)
+            owner = next((owner for owner in (FILE, SHARED) if name in known.get(owner, {})), None)
             if owner is not None:  # else it describes this machine
-                values[owner] = {**values[owner], name: plain_text(text)}
+                values[owner] = {**values.get(owner, known[owner]), name: plain_text(text)}
         return values

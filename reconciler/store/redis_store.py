@@ -1,7 +1,8 @@
 """Live memory in Redis or Valkey. Only this package knows the client.
 
-Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retried inside the client
-(DESIGN §8). What is temporary becomes StoreAway, what is not StoreError; the caller decides.
+Nobody blocks: connecting takes at most 0.25 s, a command 1 s, nothing is retried inside the client (DESIGN §8); only
+what a reading asks is asked once more where its connection is cut. What is temporary becomes StoreAway, what is not
+StoreError; the caller decides.
 """
 
 from __future__ import annotations
