@@ -113,7 +113,7 @@ def of_line(lines: list[str]) -> dict[str, str]:
 TIERS = (
     Tier(
         "A", "Laws of merge, plan and round, by Hypothesis over an in-memory store", "cases", 500_000,
-        "-m pytest tests/test_laws.py --hypothesis-show-statistics --hypothesis-seed={seed}",
+        "-m pytest -o faulthandler_timeout=0 tests/test_laws.py --hypothesis-show-statistics --hypothesis-seed={seed}",
         {"RECONCILER_LAWS": "{count}"}, of_statistics,
     ),
     Tier(
@@ -122,12 +122,12 @@ TIERS = (
     ),
     Tier(
         "C", "Histories of real processes: servers, daemons, writers, faults and repairs", "histories", 200,
-        "-m pytest tests/faults/real/test_histories.py -s",
+        "-m pytest -o faulthandler_timeout=0 tests/faults/real/test_histories.py -s",
         {"RECONCILER_HISTORIES": "{count}", "RECONCILER_HISTORIES_SEED": "{seed}"},
     ),
     Tier(
         "D", "Kill storm on whoever writes `context.json`", "kills", 2_000,
-        "-m pytest tests/faults/real/test_kill_storm.py -s",
+        "-m pytest -o faulthandler_timeout=0 tests/faults/real/test_kill_storm.py -s",
         {"RECONCILER_KILLS": "{count}", "RECONCILER_KILLS_SEED": "{seed}"},
     ),
     Tier("E", "Named scenarios, all of the catalogue below", "tests", 0, "-m tests.faults.scenarios", {}, of_pytest),
