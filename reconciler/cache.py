@@ -23,15 +23,13 @@ from .errors import InputError, StoreAway, StoreError
 from .settings import Settings
 from .sources.context_file import MAX_BYTES
 from .state import CONTEXT, LAST_UPDATE, SHARED, Agent, Field, State, decode, encode
-from .store import LiveAgent, LiveStore, Tracking
+from .store import AGAIN, LiveAgent, LiveStore, Tracking
 from .store.plain import tells_all
 
 _AGAIN = 30.0
 """Seconds until a server is asked again that could not tell of writes."""
 _CHUNK = 100
 """Agents that are packed together: they share the texts of their keys."""
-_PATIENCE = 0.3
-"""Seconds: a server that kept us waiting for longer is not asked a second time in the same call."""
 _RACY = 50_000_000
 """Nanoseconds within which a file may change twice without its time showing it."""
 
@@ -137,7 +135,7 @@ class Cache:
             try:
                 return self._tracking.receive(0)
             except (StoreAway, StoreError):  # nothing that is kept is believed any more
-                if time.monotonic() - begun > _PATIENCE:
+                if time.monotonic() - begun > AGAIN:
                     raise
                 self._forget()
         if time.monotonic() >= self._not_before:

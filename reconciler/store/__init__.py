@@ -14,6 +14,9 @@ from ..errors import Problem, StoreAway
 from ..events import CONTEXT_UPDATE, Event
 from ..state import Field, State
 
+AGAIN = 0.5
+"""Seconds: a server that kept its caller waiting for longer is not asked a second time in the same call."""
+
 
 class Seen(NamedTuple):
     """A text in a hash that the script did not write: its digest, and for `context` the same content framed."""

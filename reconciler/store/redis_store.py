@@ -22,7 +22,7 @@ from ..events import CHANNEL, CONTEXT_UPDATE, PRIORITIES, Event, Foreign, agent_
 from ..failpoints import around
 from ..stamp import format_time
 from ..state import CONTEXT, LAST_UPDATE, SHARED, State, is_agent_name
-from . import Channel, Live, LiveAgent, Now, Tracking, Write, Written
+from . import AGAIN, Channel, Live, LiveAgent, Now, Tracking, Write, Written
 from .failures import of_the_state, of_the_store, refusal, said, translate, unwritable
 from .layout import AGENTS, agent_of, arguments, is_plain, keys_of, live_arguments, read_agent
 from .listening import RedisChannel, track
@@ -36,8 +36,6 @@ READ_SHA = hashlib.sha1(READ.encode(), usedforsecurity=False).hexdigest()
 MARK = (Path(__file__).parent / "mark.lua").read_text(encoding="utf-8")
 MARK_SHA = hashlib.sha1(MARK.encode(), usedforsecurity=False).hexdigest()
 CHUNK = 500
-_AGAIN = 0.3
-"""Seconds after which a call that failed is not made again: its caller has waited enough."""
 HUB = "memory:hub"
 SCHEMA_VERSION = 1
 
@@ -304,7 +302,7 @@ class RedisStore:
         try:
             return work()
         except RedisError as error:
-            if type(error) is not ConnectionError or time.monotonic() - begun > _AGAIN:
+            if type(error) is not ConnectionError or time.monotonic() - begun > AGAIN:
                 raise said(error, self.name) from None
         return translate(work, self.name)
 

@@ -28,6 +28,7 @@ from reconciler import UnifiedMemoryHub
 from reconciler.errors import ReconcilerError
 from reconciler.stamp import format_time
 from reconciler.state import encode
+from reconciler.store import AGAIN
 from tests.faults.record import AGENT, CONTEXT, Log, now
 
 AGENTS = ("a0", "a1", "a2", "a3", "a4", "raw")
@@ -158,17 +159,18 @@ class HubWriter(Writer):
     def look_back(self) -> None:
         """Read everything; what of its own is not there, and was not put there by a namesake before it, is told.
 
-        Only while one and the same server was there, and answered: the files may not have yet what one that went away
-        had, and a reader who has waited for its second reads from them.
+        Only while one and the same server was there, and answered at once: the files may not have yet what one that
+        went away had, and a reader who has waited for longer than `AGAIN` may be answered from them.
         """
-        begun, server = time.monotonic(), self.server()
+        server, begun = self.server(), time.monotonic()
         try:
             agents = self.hub.get_unified_context()["agents"]
             if self.random.random() < 0.5:
                 agents = {name: self.hub.get_agent(name) for name in READ}
         except ReconcilerError:
             return
-        if not server or server != self.server() or not self.was_live or time.monotonic() - begun > 0.9:
+        waited = time.monotonic() - begun > AGAIN
+        if not server or server != self.server() or not self.was_live or waited:
             return
         for (agent, key), text in self.mine.items():
             found = agents.get(agent, {}).get("context", {}).get(key)
