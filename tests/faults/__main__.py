@@ -1,7 +1,7 @@
 """The laboratory: run all tiers, each with a new seed, and write `docs/faults.md`.
 
-    make faults                                  everything, some hours
-    make faults ARGS="--scale 0.01"              a look, some minutes; nothing is written
+    make faults                                  everything, an hour or more
+    make faults ARGS="--scale 0.01"              a look, a few minutes; nothing is written
     make faults ARGS="--only B,E --seed 7"       these tiers, with this seed; nothing is written
 
 The exit code is 1 when a tier failed. The page is written all the same, and says so.
