@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import watchfiles
@@ -23,11 +23,21 @@ from ..files import make_folder
 from ..settings import Settings
 from ..sources.manifests import shown
 from ..store import LiveStore
+from .bell import Bell
 from .logs import bound, own_logs
 from .wakes import Wakes
 
 STEP = 10
-"""Milliseconds between two looks for changed files: 5 would halve the delay and cost most of one percent of a core."""
+"""Milliseconds between two looks for changed files where no bell rings: 5 would halve the delay and cost most of one
+percent of a core."""
+
+SOON = 1
+"""Milliseconds between two looks when a bell has rung, for at most LATE milliseconds."""
+
+LATE = 30
+
+UNHEARD = 1.0
+"""Seconds between two looks although no bell has rung: a file may be written and never closed."""
 
 LOOK = 300
 """Milliseconds between two looks at every file where the system does not tell which ones change."""
@@ -46,6 +56,7 @@ class Files:
         self.settings, self.wakes, self.warn = settings, wakes, warn
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._bell: Bell | None = None
         self._watched: dict[str, Path] = {}
 
     def watch(self) -> None:
@@ -58,6 +69,8 @@ class Files:
             return
         self.close()
         self._watched, self._stop = found, threading.Event()
+        with suppress(OSError):  # where nothing rings it is looked at short intervals
+            self._bell = Bell(found)
         self._thread = threading.Thread(target=self._run, args=(found, self._stop), name="files", daemon=True)
         self._thread.start()
 
@@ -72,9 +85,13 @@ class Files:
 
     def close(self) -> None:
         self._stop.set()
+        if self._bell is not None:
+            self._bell.ring()
         if self._thread is not None:
             self._thread.join(timeout=2)
-            self._thread = None
+            if self._bell is not None and not self._thread.is_alive():
+                self._bell.close()
+        self._thread = self._bell = None
         self._watched = {}
 
     def _run(self, folders: dict[str, Path], stop: threading.Event) -> None:
@@ -90,9 +107,10 @@ class Files:
                 self.warn(f"files are not watched, so edits wait for the next full round: {worse}")
 
     def _follow(self, folders: dict[str, Path], stop: threading.Event, *, polling: bool) -> None:
-        watching = False
+        watching, bell = False, None if polling else self._bell
+        step, patience = (SOON, LATE) if bell else (STEP, 1_000)
         for changes in watchfiles.watch(
-            *folders, watch_filter=None, stop_event=stop, step=STEP, debounce=STEP, rust_timeout=1_000,
+            *folders, watch_filter=None, stop_event=stop, step=step, debounce=step, rust_timeout=patience,
             raise_interrupt=False, yield_on_timeout=True, force_polling=polling or None, poll_delay_ms=LOOK,
         ):  # fmt: skip
             if not watching:
@@ -100,6 +118,8 @@ class Files:
                 watching = True
             for change, path in changes:
                 self._changed(path, folders, gone=change == watchfiles.Change.deleted)
+            if bell:
+                bell.wait(UNHEARD)
 
     def _changed(self, path: str, folders: dict[str, Path], *, gone: bool) -> None:
         real = max((folder for folder in folders if path.startswith(folder)), key=len, default="")

@@ -1,0 +1,91 @@
+"""Rings as soon as something was written, so that nobody has to look for it all the time: inotify, on Linux alone.
+
+It says when to look, never what changed: watchfiles tells that, on every system, but by itself it looks for it at
+intervals. A file that somebody writes in place rings when it is closed, so that it is not read half written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import struct
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+CREATE, FOLDER, CLOSED = 0x100, 0x4000_0000, 0x8
+OTHERS = 0x40 | 0x80 | 0x200 | 0x400 | 0x800
+"""Moved away or here, removed, the folder itself removed or moved (inotify(7))."""
+
+EVENT = struct.Struct("iIII")
+
+
+class Bell:
+    """Of these folders and those in them. Raises OSError where the system does not ring, or for no more of them."""
+
+    def __init__(self, folders: Iterable[str]) -> None:
+        if sys.platform != "linux":
+            raise OSError("no inotify here")
+        self._folders = tuple(folders)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._events = self._call(self._libc.inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
+        self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._events, select.POLLIN)
+        self._poll.register(self._rung, select.POLLIN)
+        try:
+            self._watch()
+        except OSError:
+            self.close()
+            raise
+
+    def wait(self, seconds: float) -> None:
+        """Until something was written, or somebody rings, or so much time is over."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            ready = {file for file, _ in self._poll.poll(left * 1000)}
+            if self._rung in ready or (self._events in ready and self._heard()):
+                return
+
+    def ring(self) -> None:
+        """Whoever waits looks up, and whoever comes to wait: from any thread."""
+        os.eventfd_write(self._rung, 1)
+
+    def close(self) -> None:
+        os.close(self._events)
+        os.close(self._rung)
+
+    def _heard(self) -> bool:
+        """Take what there is, and whether it is worth a look: a file that was only begun is not. New folders count."""
+        data, at, heard, came = os.read(self._events, 1 << 16), 0, False, False
+        while at < len(data):
+            _, mask, _, length = EVENT.unpack_from(data, at)
+            at += EVENT.size + length
+            heard = heard or mask != CREATE
+            came = came or bool(mask & FOLDER)
+        if came:
+            with suppress(OSError):  # what does not ring is looked at all the same, but later
+                self._watch()
+        return heard
+
+    def _watch(self) -> None:
+        """Every folder there is now; one that is watched already stays so."""
+        pending, seen = list(self._folders), set[str]()
+        while pending:
+            folder = os.path.realpath(pending.pop())
+            if folder in seen:
+                continue
+            seen.add(folder)
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                self._call(self._libc.inotify_add_watch, self._events, os.fsencode(folder), CLOSED | CREATE | OTHERS)
+                with os.scandir(folder) as entries:
+                    pending += [entry.path for entry in entries if entry.is_dir()]
+
+    def _call(self, function: ctypes._NamedFuncPointer, *args: int | bytes) -> int:
+        answer = function(*args)
+        if answer < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return int(answer)

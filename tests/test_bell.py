@@ -1,0 +1,117 @@
+"""The bell rings when there is something to look at: real inotify, real files."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.daemon import triggers
+from reconciler.daemon.bell import Bell
+from reconciler.daemon.triggers import Files
+from reconciler.daemon.wakes import Wakes
+from reconciler.settings import build
+from reconciler.view import Scope
+from tests.test_wakes import settle, take
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere files are looked at without a bell")
+
+LONG, SHORT = 10.0, 0.05
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> Iterator[Bell]:
+    (tmp_path / "old").write_text("before")
+    (tmp_path / "folder").mkdir()
+    found = Bell([str(tmp_path)])
+    yield found
+    found.close()
+
+
+def rings(bell: Bell, seconds: float = LONG) -> bool:
+    began = time.monotonic()
+    bell.wait(seconds)
+    return time.monotonic() - began < seconds
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda folder: (folder / "old").write_text("in place"),
+        lambda folder: (folder / "old").rename(folder / "new"),
+        lambda folder: (folder / "old").rename(folder / "folder" / "old"),
+        lambda folder: (folder / "old").unlink(),
+        lambda folder: (folder / "another").mkdir(),
+        lambda folder: (folder / "folder").rmdir(),
+    ],
+    ids=["written", "renamed", "moved", "removed", "folder made", "folder removed"],
+)
+def test_it_rings_for_whatever_changes(bell: Bell, tmp_path: Path, act: Callable[[Path], object]) -> None:
+    """Also for what happened before anybody waited."""
+    act(tmp_path)
+    assert rings(bell)
+
+
+def test_it_rings_when_a_file_is_whole_and_not_before(bell: Bell, tmp_path: Path) -> None:
+    """Nobody is sent to read a file that is half written."""
+    with (tmp_path / "slow").open("w") as file:
+        file.write("half")
+        file.flush()
+        assert not rings(bell, SHORT)
+    assert rings(bell)
+
+
+def test_a_folder_that_came_later_rings_too(bell: Bell, tmp_path: Path) -> None:
+    """With what is in it and below."""
+    inner = tmp_path / "later" / "inner"
+    inner.mkdir(parents=True)
+    while rings(bell, SHORT):
+        pass
+    (inner / "mary.yaml").write_text("status: busy")
+    assert rings(bell)
+
+
+def test_a_folder_that_leads_back_to_itself_is_no_trap(tmp_path: Path) -> None:
+    """A link to a folder is followed once."""
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "away").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "away")
+    bell = Bell([str(tmp_path / "here"), str(tmp_path / "loop")])
+    (tmp_path / "away" / "file").write_text("")
+    assert rings(bell)
+    bell.close()
+
+
+def test_whoever_waits_is_rung_up(bell: Bell) -> None:
+    """From another thread; it is how watching ends."""
+    assert not rings(bell, SHORT)
+    threading.Timer(SHORT, bell.ring).start()
+    assert rings(bell)
+    assert rings(bell)
+
+
+def test_without_a_bell_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have no more of what rings: nothing is said, since nothing is missed."""
+
+    def none(folders: object) -> Bell:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(triggers, "Bell", none)
+    said: list[str] = []
+    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
+    settings.manifests.mkdir()
+    files = Files(settings, wakes, said.append)
+    files.watch()
+    try:
+        assert take(wakes) == Scope()
+        settle(wakes, Scope())
+        (settings.manifests / "mary.yaml").write_text("")
+        assert take(wakes).paths == frozenset({"manifests/mary.yaml"})
+    finally:
+        files.close()
+    assert not said
