@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -84,3 +85,33 @@ def test_a_damaged_row_is_told_with_the_way_out(tmp_path: Path, damage: str) -> 
 def _read_all(base: Base) -> None:
     base.version("mary")
     list(base.load().file_versions)
+
+
+def test_what_is_read_together_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that comes while memory is read waits for it: else what was written would pass for somebody's edits."""
+
+    def memory(text: str) -> Memory:
+        state = {"mary": {"status": Field(text, 5, "x")}}
+        return Memory(merged=state, file=state, epoch=text, empty=False)
+
+    base, old, new = Base(tmp_path), memory('"old"'), memory('"new"')
+    base.save(Memory(), old, now=10)
+    more = {"now": 20, "new_versions": [Version(20, True, {})]}
+    saving, real = threading.Thread(target=base.save, args=(old, new), kwargs=more), Base._connect
+
+    def connect(self: Base, read_only: bool) -> sqlite3.Connection:
+        db = real(self, read_only)
+        if read_only:
+            db.set_trace_callback(lambda statement: meanwhile() if "FROM file_version" in statement else None)
+        return db
+
+    def meanwhile() -> None:
+        saving.start()
+        saving.join(0.2)
+
+    monkeypatch.setattr(Base, "_connect", connect)
+    found = base.load()
+    saving.join()
+    monkeypatch.undo()
+    assert (found.merged, found.file, list(found.file_versions), found.epoch) == (old.merged, old.file, [], old.epoch)
+    assert base.load().file == new.file

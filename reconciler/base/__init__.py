@@ -59,27 +59,29 @@ class Base:
             if is_new(db):
                 return Memory()
             meta = dict(db.execute("SELECT key, value FROM meta"))
-            clean = json.loads(meta.get("clean", "null"))
             agents = db.execute("SELECT name, merged, version FROM agent").fetchall()
+            in_file = db.execute("SELECT name, fields FROM file").fetchall()
+            versions = db.execute("SELECT written, ours, undo FROM file_version ORDER BY id DESC").fetchall()
+            manifests, journal = read_known(db), tuple(read_journal(db))
+            unlearnt = read_unlearnt(db) if has_ledger(db) else {}
+            untold = has_ledger(db) and bool(db.execute("SELECT 1 FROM conflict WHERE told = 0").fetchone())
+        with self._reported():  # nobody who commits waits for what takes time
             rows = {name: text for name, text, _ in agents}
             merged = {name: read_fields(text) for name, text in rows.items()}
-            in_file = db.execute("SELECT name, fields FROM file")
+            clean = json.loads(meta.get("clean", "null"))
             return Memory(
                 merged=merged,
                 versions={name: version for name, _, version in agents},
                 # most of it says the same and need not be there twice
                 file={name: merged[name] if rows.get(name) == text else read_fields(text) for name, text in in_file},
-                file_versions=Versions(
-                    db.execute("SELECT written, ours, undo FROM file_version ORDER BY id DESC").fetchall(),
-                    self._reported,
-                ),
-                manifests=read_known(db),
-                journal=tuple(read_journal(db)),
+                file_versions=Versions(versions, self._reported),
+                manifests=manifests,
+                journal=journal,
                 epoch=meta.get("epoch", ""),
                 clean=Clean(Identity(*clean[0]), tuple(clean[1])) if clean else None,
                 empty="round" not in meta,
-                unlearnt=read_unlearnt(db) if has_ledger(db) else {},
-                untold=has_ledger(db) and bool(db.execute("SELECT 1 FROM conflict WHERE told = 0").fetchone()),
+                unlearnt=unlearnt,
+                untold=untold,
             )
 
     def save(
@@ -234,9 +236,12 @@ class Base:
 
     @contextmanager
     def _open(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction; committed at the end, rolled back on any error."""
+        """A connection for one transaction; committed at the end, rolled back on any error. All that one who only
+        reads is told is of one moment."""
         commit = nullcontext() if read_only else around("commit")
         with self._reported(), closing(self._connect(read_only)) as db, commit, db:
+            if read_only:
+                db.execute("BEGIN")
             yield db
 
     @contextmanager

@@ -34,8 +34,8 @@ class WarmBase(Base):
     def load(self) -> Memory:
         """As it is kept; writes that others have put into the journal are noticed."""
         if self._memory is None or self._moved():
-            self._memory = super().load()
-            self._seen = self._data_version()
+            seen = self._data_version()  # before: what is committed meanwhile is noticed the next time
+            self._memory, self._seen = super().load(), seen
         elif self._seen != (seen := self._data_version()):
             with self._open() as db:
                 self._memory = replace(self._memory, journal=tuple(read_journal(db)))
@@ -116,6 +116,8 @@ class WarmBase(Base):
                 self._db = self._connect(read_only=False)
                 self._inode = self.path.stat().st_ino
             with around("commit"), self._db as db:
+                if read_only:
+                    db.execute("BEGIN")
                 yield db
 
 

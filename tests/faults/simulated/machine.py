@@ -118,6 +118,10 @@ class Machine:
         self._written.add(source.stat().st_ino)
         self._before.setdefault(target, target.read_bytes() if target.exists() else None)
 
+    def saved(self, path: Path) -> None:
+        """Somebody else's version is in place, and on disk; so is every name that was given before it."""
+        self._before.pop(path, None)
+
     def cut_power(self, path: Path) -> None:
         """What was not on disk is lost: the name stands for what it stood for, the content is gone."""
         if path in self._before:
@@ -230,7 +234,7 @@ def _pointed(machine: Machine, real: Real) -> Real:
         with real(self, read_only=read_only) as db:
             yield db
             machine.point()
-            if machine.full and db.in_transaction:
+            if machine.full and db.in_transaction and not read_only:
                 raise sqlite3.OperationalError("database or disk is full")
         machine.point()
 
