@@ -27,7 +27,7 @@ LONG, SHORT = 10.0, 0.05
 def bell(tmp_path: Path) -> Iterator[Bell]:
     (tmp_path / "old").write_text("before")
     (tmp_path / "folder").mkdir()
-    found = Bell([str(tmp_path)])
+    found = Bell([str(tmp_path)], "state.db")
     yield found
     found.close()
 
@@ -65,6 +65,15 @@ def test_it_rings_when_a_file_is_whole_and_not_before(bell: Bell, tmp_path: Path
     assert rings(bell)
 
 
+def test_a_file_that_is_kept_open_rings_at_each_write(bell: Bell, tmp_path: Path) -> None:
+    """A database is never closed by those who work with it."""
+    with (tmp_path / "state.db").open("w") as file:
+        for _ in range(2):
+            file.write("page")
+            file.flush()
+            assert rings(bell)
+
+
 def test_a_folder_that_came_later_rings_too(bell: Bell, tmp_path: Path) -> None:
     """With what is in it and below."""
     inner = tmp_path / "later" / "inner"
@@ -81,7 +90,7 @@ def test_a_folder_that_leads_back_to_itself_is_no_trap(tmp_path: Path) -> None:
     (tmp_path / "away").mkdir()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "away")
-    bell = Bell([str(tmp_path / "here"), str(tmp_path / "loop")])
+    bell = Bell([str(tmp_path / "here"), str(tmp_path / "loop")], "")
     (tmp_path / "away" / "file").write_text("")
     assert rings(bell)
     bell.close()
@@ -98,7 +107,7 @@ def test_whoever_waits_is_rung_up(bell: Bell) -> None:
 def test_without_a_bell_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may have no more of what rings: nothing is said, since nothing is missed."""
 
-    def none(folders: object) -> Bell:
+    def none(*_: object) -> Bell:
         raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(triggers, "Bell", none)

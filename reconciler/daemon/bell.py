@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-CREATE, FOLDER, CLOSED = 0x100, 0x4000_0000, 0x8
+MODIFY, CLOSED, CREATE, FOLDER = 0x2, 0x8, 0x100, 0x4000_0000
 OTHERS = 0x40 | 0x80 | 0x200 | 0x400 | 0x800
 """Moved away or here, removed, the folder itself removed or moved (inotify(7))."""
 
@@ -23,12 +23,13 @@ EVENT = struct.Struct("iIII")
 
 
 class Bell:
-    """Of these folders and those in them. Raises OSError where the system does not ring, or for no more of them."""
+    """Of these folders and those in them. `kept`: the name of a file in them that whoever writes it keeps open; it
+    rings at each write. Raises OSError where the system does not ring, or for no more of them."""
 
-    def __init__(self, folders: Iterable[str]) -> None:
+    def __init__(self, folders: Iterable[str], kept: str) -> None:
         if sys.platform != "linux":
             raise OSError("no inotify here")
-        self._folders = tuple(folders)
+        self._folders, self._kept = tuple(folders), kept.encode()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._events = self._call(self._libc.inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
         self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -62,8 +63,8 @@ class Bell:
         data, at, heard, came = os.read(self._events, 1 << 16), 0, False, False
         while at < len(data):
             _, mask, _, length = EVENT.unpack_from(data, at)
-            at += EVENT.size + length
-            heard = heard or mask != CREATE
+            begin, at = at + EVENT.size, at + EVENT.size + length
+            heard = heard or mask not in (CREATE, MODIFY) or data[begin:at].rstrip(b"\0") == self._kept
             came = came or bool(mask & FOLDER)
         if came:
             with suppress(OSError):  # what does not ring is looked at all the same, but later
@@ -79,7 +80,8 @@ class Bell:
                 continue
             seen.add(folder)
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                self._call(self._libc.inotify_add_watch, self._events, os.fsencode(folder), CLOSED | CREATE | OTHERS)
+                events = CLOSED | CREATE | OTHERS | (MODIFY if folder in self._folders else 0)
+                self._call(self._libc.inotify_add_watch, self._events, os.fsencode(folder), events)
                 with os.scandir(folder) as entries:
                     pending += [entry.path for entry in entries if entry.is_dir()]
 

@@ -42,6 +42,9 @@ UNHEARD = 1.0
 LOOK = 300
 """Milliseconds between two looks at every file where the system does not tell which ones change."""
 
+STATE = "state.db"
+"""What of the program's own folder others write, and may keep open: the journal is in it."""
+
 POLL = 1.0
 """Seconds between two full rounds where Redis does not tell who was written."""
 
@@ -70,7 +73,7 @@ class Files:
         self.close()
         self._watched, self._stop = found, threading.Event()
         with suppress(OSError):  # where nothing rings it is looked at short intervals
-            self._bell = Bell(found)
+            self._bell = Bell(found, STATE)
         self._thread = threading.Thread(target=self._run, args=(found, self._stop), name="files", daemon=True)
         self._thread.start()
 
@@ -129,7 +132,7 @@ class Files:
             return
         folder, spool = folders[real], self.settings.spool.name
         if folder == self.settings.folder:
-            if name == "state.db":  # not its journal, which merely reading touches where root reads
+            if name == STATE:  # not its journal, which merely reading touches where root reads
                 self.wakes.file()
             elif not gone and os.path.relpath(path, real) in (spool, os.path.join(spool, name)):
                 self._dropped(name)
