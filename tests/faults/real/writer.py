@@ -160,9 +160,10 @@ class HubWriter(Writer):
         """Read everything; what of its own is not there, and was not put there by a namesake before it, is told.
 
         Only while one and the same server was there, and answered at once: the files may not have yet what one that
-        went away had, and a reader who has waited for longer than `AGAIN` may be answered from them.
+        went away had, and a reader is answered from them who has waited for longer than `AGAIN`, or whose hub has
+        just found the server away (DESIGN §8).
         """
-        server, begun = self.server(), time.monotonic()
+        server, up, begun = self.server(), getattr(self.hub.workspace.store, "up", False), time.monotonic()
         try:
             agents = self.hub.get_unified_context()["agents"]
             if self.random.random() < 0.5:
@@ -170,7 +171,7 @@ class HubWriter(Writer):
         except ReconcilerError:
             return
         waited = time.monotonic() - begun > AGAIN
-        if not server or server != self.server() or not self.was_live or waited:
+        if not (server and up and self.was_live) or waited or server != self.server():
             return
         for (agent, key), text in self.mine.items():
             found = agents.get(agent, {}).get("context", {}).get(key)

@@ -58,6 +58,7 @@ class Accidents:
         """Make an agent what it was some versions ago. What that is, the history tells the judge too."""
         if self.machine.away:
             return
+        self.found(agent)
         client = self.machine.client
         events = check.History.read(client).events.get(agent, {})
         version = max(events, default=0) - back
@@ -73,6 +74,8 @@ class Accidents:
                 self.records.ops[op.id] = replace(op, end=float("inf"), error=str(error))
                 raise
             won = {name: op.sets.get(name) for name in done.won}
+            for other in self.places:  # what is back was in a file before, and is not yet in one again
+                other.seen -= {(agent, name, text) for name, text in won.items() if text is not None}
             op = replace(op, sets=won, outcome=done.store, end=self.machine.now, at=done.at, version=done.version)
             self.records.ops[op.id] = op
 

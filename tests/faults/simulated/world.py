@@ -164,11 +164,13 @@ class Place:
         temp.write_text(text, encoding="utf-8")
         os.utime(temp, ns=(self.machine.local() * 1000,) * 2)
         os.rename(temp, self.path)
+        self.machine.saved(self.path)
 
 
 class World(Accidents):
     """A history in the making. `wiped`: the server lost something, `older`: and came back with something old; `died`: a
-    process ended where it stood; `cut`: Redis was away, or an answer of it was."""
+    process ended where it stood; `cut`: Redis was away, or an answer of it was; `by_hand`: no round has looked yet at
+    what somebody wrote without a stamp."""
 
     def __init__(self, folder: Path, machine: Machine, url: str, places: int) -> None:
         self.machine, self.records = machine, Records()
@@ -261,6 +263,7 @@ class World(Accidents):
         if self.machine.away or self._is_robbed(agent):
             return
         key, text, client = f"memory:agents:{agent}", f"{mark}:{name} é\n", self.machine.client
+        self.by_hand = True
         if not gone:
             self.done(self.begin(mark, "raw", agent, {name: encode(text)}))
             client.hset(key, name, text)
@@ -380,7 +383,7 @@ class World(Accidents):
         self._server_loses({})
 
     def do_take_snapshot(self) -> None:
-        """Not while somebody's context waits to be looked at: of a backup of it, nobody knows which members are old."""
+        """Not while what somebody wrote by hand waits to be looked at: in a backup of it nobody knows it as old."""
         if self.by_hand:
             return
         client = self.machine.client
