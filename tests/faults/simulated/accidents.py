@@ -35,6 +35,8 @@ class Accidents:
     of what the files knew."""
     founded: set[str]
     """Those that were written before anybody had put them back: Redis does not know what else they had."""
+    echoes: set[str]
+    """The writes that say what another said before: that a file holds their values proves nothing."""
 
     if TYPE_CHECKING:
 
@@ -67,6 +69,8 @@ class Accidents:
         then, _ = check.replay({key: event for key, event in events.items() if key <= version})
         known = {name for op in self.records.ops.values() if op.agent == agent for name in op.sets}
         op = self.begin(mark, "rollback", agent, {name: then.get(name) for name in sorted(known)})
+        for other in self.places:  # what comes back was in a file before, and is not yet in one again
+            other.seen -= {(agent, name, text) for name, text in op.sets.items() if text is not None}
         with self.process(number) as place:
             try:
                 done = place.writer().rollback(agent, version)
@@ -74,8 +78,6 @@ class Accidents:
                 self.records.ops[op.id] = replace(op, end=float("inf"), error=str(error))
                 raise
             won = {name: op.sets.get(name) for name in done.won}
-            for other in self.places:  # what is back was in a file before, and is not yet in one again
-                other.seen -= {(agent, name, text) for name, text in won.items() if text is not None}
             op = replace(op, sets=won, outcome=done.store, end=self.machine.now, at=done.at, version=done.version)
             self.records.ops[op.id] = op
 

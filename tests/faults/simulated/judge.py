@@ -82,6 +82,8 @@ def _owed(world: World, op: Op) -> bool:
         return False
     if op.in_file or op.kind in ("initial", "drop") or (op.durable and not op.clears):
         return True
+    if op.id in world.echoes:
+        return False
     texts = [(op.agent, name, text) for name, text in op.sets.items() if text is not None]
     return bool(texts) and any(all(text in place.seen for text in texts) for place in world.places)
 

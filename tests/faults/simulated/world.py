@@ -177,7 +177,7 @@ class World(Accidents):
         self.places = [Place(folder / f"w{number}", machine, url) for number in range(places)]
         self.wiped = self.older = self.died = self.cut = self.by_hand = False
         self.widest = 0
-        self.robbed, self.founded = set(), set()
+        self.robbed, self.founded, self.echoes = set(), set(), set()
         self.violations: list[str] = []
         self.outcomes: list[str] = []
         self.snapshot: dict[bytes, bytes] = {}
@@ -222,6 +222,8 @@ class World(Accidents):
     def do_update(self, place: int, agent: str, names: tuple[str, ...], manner: str, mark: str) -> None:
         others = [op.id for op in self.records.ops.values() if op.agent == agent and op.kind == "hub" and op.sets]
         said = others[-1] if manner == "same" and others else mark
+        if said != mark:
+            self.echoes.add(mark)
         values = {name: f"{said}:{name}" for name in names}
         sets: dict[str, str | None] = {name: encode(value) for name, value in values.items()}
         context = {name[8:]: value for name, value in values.items() if name.startswith("context.")}
@@ -313,8 +315,9 @@ class World(Accidents):
         if known and record.get("context", {}).pop("k0", None) is not None:
             sets["context.k0"] = None
         with self.clock_of(place):
-            if manner == "says" and place.skew >= 0:  # a time that goes back is the mark of an old copy
-                record["last_update"] = format_time(self.machine.local())
+            said = format_time(self.machine.local())
+            if manner == "says" and place.skew >= 0 and said > record.get("last_update", ""):
+                record["last_update"] = said  # one that goes back is the mark of an old copy
             self.save(place, json.dumps(data, indent=2, ensure_ascii=False))
         op = self.done(self.begin(mark, "edit", agent, sets))
         place.unseen.append(op.id)
