@@ -218,7 +218,13 @@ class RawWriter(Writer):
             self.do(agent, {name: encode(text)}, lambda: done(client.hset(key, name, text)))
         else:
             name = self.random.choice(("insight", "note"))
-            self.do(agent, {name: None}, lambda: removed(client.hdel(key, name)))
+            self.do(agent, {name: None}, lambda: removed(self.remove(key, name)))
+
+    def remove(self, key: str, name: str) -> int:
+        """How many were removed. Not what was written by hand and seen by nobody: it would be gone without a trace, and
+        an older write that comes from a file would stand there."""
+        known = self.client.hexists(f"memory:meta:{{{key}}}", f".{name}")
+        return int(self.client.hdel(key, name)) if known else 0
 
     def replace_context(self, mark: str, key: str) -> None:
         try:
