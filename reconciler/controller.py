@@ -65,6 +65,7 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
     first one, which is what a person sees; later attempts only add what happened meanwhile.
     """
     first: Plan | None = None
+    resting: frozenset[str] = frozenset()
     if not options.dry:
         collect(workspace)
     for _ in range(ATTEMPTS):
@@ -76,6 +77,7 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
             scope = ALL
             view = look(workspace, options, scope)
         check_guards(workspace, view, options)
+        resting |= view.resting  # the next attempt does not look at them
         memory, rewrite = remember(workspace, view)
         written, late = write_live(workspace, view, memory)
         moved = write_file(workspace, view, memory, rewrite)
@@ -88,12 +90,12 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
     if memory.untold and view.live.up:
         tell_conflicts(workspace)
     return _done(view, replace(first or view.plan, problems=view.plan.problems, withheld=view.plan.withheld),
-                 memory, written, frozenset(unsettled if not moved else view.merged))  # fmt: skip
+                 memory, written, resting.union(unsettled if not moved else view.merged))  # fmt: skip
 
 
-def _done(view: View, plan: Plan, memory: Memory, written: Mapping[str, Written], unsettled: frozenset[str]) -> Round:
+def _done(view: View, plan: Plan, memory: Memory, written: Mapping[str, Written], left: frozenset[str]) -> Round:
     refused = {agent: answer.refused for agent, answer in sorted(written.items()) if answer.refused}
-    again = view.resting | unsettled | refused.keys()
+    again = left | refused.keys()
     found = tuple(problem for problem in view.plan.problems if problem not in view.desired.problems)
     lines = tuple(f"{agent}: {why}" for agent, why in refused.items())
     return Round(plan, memory.merged, lines, memory.names, again, found, view.waiting.more)
