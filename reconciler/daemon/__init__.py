@@ -139,6 +139,8 @@ class Daemon:
             if notice is not None:
                 self.tell(notice)
             return time.monotonic() + pause
+        if self.news.health.redis == "away" and away is None and scope.agents is not None:
+            self.wakes.everything()  # rounds on files forgot who was written
         news = self.news.round(done, away, workspace.store.name)
         now = time.monotonic()
         if any(notice.event != "round" for notice in news) or (news and now - self._health_at > HEALTH_AGE):

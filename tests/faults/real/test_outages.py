@@ -299,6 +299,22 @@ def test_a_user_without_tracking_and_config_is_served_more_slowly(tmp_path: Path
         assert "secret" not in daemon.said()
 
 
+@BOTH
+def test_what_was_written_while_rights_were_missing_is_found_when_they_are_back(tmp_path: Path, kind: str) -> None:
+    """The daemon goes on hearing who is written, and may not look; nobody is written again when it may."""
+    with at_home(tmp_path, kind) as (server, desk), server.client() as client:
+        client.execute_command("ACL", "SETUSER", "small", "on", ">secret", "~memory:*", "&memory:*", "+@all")
+        desk.env |= {"RECONCILER_INTERVAL": "1"}
+        desk.redis = server.url.replace("unix://", "unix://small:secret@")
+        daemon = desk.run()
+        desk.settle(server)
+        client.execute_command("ACL", "SETUSER", "small", "resetkeys")
+        client.hset("memory:agents:a2", "insight", "meanwhile")
+        wait_until(lambda: "going on with files" in daemon.said(), 20, "a round on files")
+        client.execute_command("ACL", "SETUSER", "small", "~memory:*")
+        wait_until(lambda: record(desk, "a2").get("insight") == "meanwhile", 20, "the raw write in the file")
+
+
 def test_with_a_hanging_server_no_call_takes_more_than_a_second_and_a_half(tmp_path: Path) -> None:
     """SIGSTOP: the first calls wait for their command's second, the later ones answer at once.
 
