@@ -173,10 +173,16 @@ def _is_over(pid: int, path: Path) -> bool:
     if pid == os.getpid():
         found = _stat(path)
         return found is not None and found.st_ctime < _BORN
+    return _is_gone(pid)
+
+
+def _is_gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as error:
         return error.errno == errno.ESRCH
+    except OverflowError:  # no process can have this number
+        return True
     return False
 
 
@@ -456,8 +462,12 @@ class Lock(FileLock):
 
 
 def _signature(path: Path) -> tuple[int, str]:
+    """Who signed, and its word; (0, "") for nobody, or a process that is gone: who took the lock over from a killed one
+    has not signed for a moment."""
     words = path.read_text(errors="replace").split()
-    return (int(words[0]), " ".join(words[1:])) if words and words[0].isdecimal() else (0, "")
+    if not words or not words[0].isdecimal() or _is_gone(int(words[0])):
+        return 0, ""
+    return int(words[0]), " ".join(words[1:])
 
 
 _locks: WeakSet[FileLock] = WeakSet()

@@ -520,6 +520,20 @@ class TestLocks:
             assert Lock.signed(path, os.getpid() + 1) == ""
         assert Lock.signed(path, os.getpid()) == ""
 
+    def test_what_a_killed_holder_said_is_not_the_next_ones_word(self, tmp_path: Path) -> None:
+        """Who has just taken the lock over has not signed yet."""
+        path = tmp_path / "lock"
+        gone = python("")
+        gone.wait()
+        path.write_text(f"{gone.pid} run\n")
+        taken = FileLock(path)
+        assert taken.take()
+        assert Lock.holder(path) == 0
+        assert Lock.signed(path, gone.pid) == ""
+        taken.release()
+        path.write_text(f"{10**30} run\n")
+        assert Lock.signed(path, 10**30) == ""
+
     def test_children_do_not_inherit_the_lock(self, tmp_path: Path) -> None:
         """Neither a started program nor a fork keeps it after we let go, nor frees it while we hold it."""
         path = tmp_path / "lock"
