@@ -15,7 +15,7 @@ import watchfiles
 from reconciler.base import Base
 from reconciler.daemon import Daemon, Notice
 from reconciler.daemon.news import MOST_WARNED, News
-from reconciler.daemon.triggers import WHOLE, Clock, Files
+from reconciler.daemon.triggers import SPARING, SURE, WHOLE, Clock, Files
 from reconciler.daemon.wakes import REST, Wakes
 from reconciler.errors import StoreAway
 from reconciler.settings import build
@@ -175,12 +175,23 @@ def test_files_that_the_system_does_not_watch_are_looked_at(tmp_path: Path, monk
     assert len(said) == 1 and "watch limit reached" in said[0]
 
 
-@pytest.mark.parametrize(("told", "since", "agents"), [(True, 0.0, NOBODY), (False, 0.0, None), (True, WHOLE, None)])
+@pytest.mark.parametrize(
+    ("told", "whole", "since", "agents"),
+    [
+        (False, 0.0, 0.0, None),
+        (True, 0.0, 0.0, NOBODY),
+        (True, 0.0, SURE, None),
+        (True, 1.0, SURE, NOBODY),
+        (True, 1.0, SPARING + 1.0, None),
+        (True, SURE, WHOLE, None),
+    ],
+)
 def test_the_clock_reads_redis_only_where_that_does_not_tell(
-    tmp_path: Path, told: bool, since: float, agents: frozenset[str] | None
+    tmp_path: Path, told: bool, whole: float, since: float, agents: frozenset[str] | None
 ) -> None:
-    """All files each time, and all of Redis once an hour, to make sure."""
+    """All files each time, and all of Redis now and then, to make sure: the more seldom the longer that takes."""
     wakes = Wakes(0.0)
+    wakes.settle(Scope(), NOBODY, time.monotonic() - whole, 0.0)
     clock = Clock(build(tmp_path, {"interval": "0.05"}, {}, {}), wakes, lambda: told)
     clock._whole -= since
     try:

@@ -48,8 +48,11 @@ STATE = "state.db"
 POLL = 1.0
 """Seconds between two full rounds where Redis does not tell who was written."""
 
-WHOLE = 3600.0
-"""Seconds after which the clock's round reads all of Redis although Redis tells who was written."""
+SURE, WHOLE = 60.0, 3600.0
+"""Seconds after which the clock's round reads all of Redis although Redis tells who was written, to make sure: the
+least and the most; between them SPARING times as long as it takes, in which nothing else is done."""
+
+SPARING = 1_000
 
 
 class Files:
@@ -209,7 +212,7 @@ class Writes:
 
 class Clock:
     """Wakes for the round over everything: at intervals, or as a crontab says; and at the start of each day, for its
-    backup. While `told`, Redis is left out of it, for it tells by itself; but for once an hour, to make sure.
+    backup. While `told`, Redis is left out of it, for it tells by itself; but now and then (SURE).
 
     Each minute it looks whether a log has become too large."""
 
@@ -227,7 +230,7 @@ class Clock:
 
     def _strike(self) -> None:
         now = time.monotonic()
-        if self._told() and now - self._whole < WHOLE:
+        if self._told() and now - self._whole < min(max(SURE, SPARING * self._wakes.whole), WHOLE):
             self._wakes.manifests(None)
         else:
             self._whole = now

@@ -34,6 +34,8 @@ class Wakes:
 
     def __init__(self, quiet: float) -> None:
         self.quiet = quiet
+        self.whole = 0.0
+        """Seconds that the last round over everything took."""
         self._changed = threading.Condition()
         self._agents: dict[str, _Touch] = {}
         self._all = self._file = self._interrupted = False
@@ -116,6 +118,8 @@ class Wakes:
         """
         now = time.monotonic()
         with self._changed:
+            if scope.agents is None:
+                self.whole = now - began
             for agent in list(self._agents) if scope.agents is None else scope.agents:
                 if agent not in again and agent in self._agents and self._agents[agent].last <= began:
                     del self._agents[agent]
