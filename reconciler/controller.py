@@ -36,16 +36,17 @@ ATTEMPTS = 5
 class Round:
     """What a round did: the plan it carried out, the state that came of it, and what was refused.
 
-    `merged` holds the agents it was about (`names`, None for all). `again`: the agents that the next round must
-    look at: left alone because somebody is writing, refused, or moving faster than the round. `found`: what is
-    wrong with agents rather than with sources; a round about other agents does not find it again. `more`: there are
-    drops that this round has left for the next one.
+    `merged` holds the agents it was about: `names`, None for all but those `resting`, left alone because somebody is
+    writing. `again`: the agents that the next round must look at: resting, refused, or moving faster than the round.
+    `found`: what is wrong with agents rather than with sources; a round about other agents does not find it again.
+    `more`: there are drops that this round has left for the next one.
     """
 
     plan: Plan
     merged: State
     refused: tuple[str, ...] = ()
     names: frozenset[str] | None = None
+    resting: frozenset[str] = frozenset()
     again: frozenset[str] = frozenset()
     found: tuple[Problem, ...] = ()
     more: bool = False
@@ -82,7 +83,7 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
         written, late = write_live(workspace, view, memory)
         moved = write_file(workspace, view, memory, rewrite)
         memory = remember_written(workspace, view, memory, written, late)
-        options, scope = replace(options, reviewed=None), replace(scope, agents=memory.names)
+        options, scope = replace(options, reviewed=None), replace(scope, agents=None if view.whole else memory.names)
         unsettled = {agent for agent, answer in written.items() if answer.foreign or "o" in answer.flags.lower()}
         if not moved and not unsettled:
             break
@@ -98,7 +99,8 @@ def _done(view: View, plan: Plan, memory: Memory, written: Mapping[str, Written]
     again = left | refused.keys()
     found = tuple(problem for problem in view.plan.problems if problem not in view.desired.problems)
     lines = tuple(f"{agent}: {why}" for agent, why in refused.items())
-    return Round(plan, memory.merged, lines, memory.names, again, found, view.waiting.more)
+    names = None if view.whole else memory.names
+    return Round(plan, memory.merged, lines, names, view.resting, again, found, view.waiting.more)
 
 
 def reconcile_or_away(workspace: Workspace, options: Options = Options(), scope: Scope = ALL) -> Round:

@@ -53,7 +53,7 @@ ALL = Scope()
 @dataclass(frozen=True, slots=True)
 class View:
     """One look at the replicas, merged and compared. `memory.names`: the agents it is about, None for all;
-    `resting`: those left out because somebody is still writing."""
+    `resting`: those left out because somebody is still writing; `whole`: it is about all but these."""
 
     memory: Memory
     desired: Desired
@@ -65,6 +65,7 @@ class View:
     late: tuple[str, ...] = ()
     waiting: Waiting = NOTHING
     resting: frozenset[str] = frozenset()
+    whole: bool = True
     plan: Plan = field(default_factory=Plan)
 
 
@@ -78,7 +79,7 @@ def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
     waiting = _waiting(workspace, options, memory, now)
     if reading.touched is not None:
         reading = replace(reading, touched=reading.touched | waiting.agents)
-    memory, live, resting = _observe(workspace, memory, reading, scope)
+    memory, live, resting, whole = _observe(workspace, memory, reading, scope)
     dropped = waiting.state if memory.names is None else part(waiting.state, memory.names)
     wanted = replace(desired.desire(reading, memory, now), dropped=dropped)
     merged, late = join(settings, memory, wanted, live, options.first_run or settings.first_run)
@@ -86,7 +87,7 @@ def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
     pruned = _pruned(memory, wanted, live) if options.prune else frozenset()
     for agent in pruned:
         merged[agent] = {name: Field(None, max(now, old.at + 1), "prune") for name, old in merged[agent].items()}
-    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late), waiting, resting)
+    view = View(memory, wanted, live, merged, pruned, tuple(clashes), now, tuple(late), waiting, resting, whole)
     return replace(view, plan=compare(settings, view))
 
 
@@ -102,8 +103,9 @@ def _waiting(workspace: Workspace, options: Options, memory: Memory, now: int) -
 
 def _observe(
     workspace: Workspace, memory: Memory, reading: Reading, scope: Scope
-) -> tuple[Memory, Live, frozenset[str]]:
-    """What is remembered and what is live of the agents that this round is about, and the resting ones left out.
+) -> tuple[Memory, Live, frozenset[str], bool]:
+    """What is remembered and what is live of the agents that this round is about, the resting ones left out, and
+    whether it is about all the others.
 
     It is about all of them when anybody may have changed: a server that was wiped, a new name that may be a
     known one in other letters.
@@ -112,18 +114,18 @@ def _observe(
     live = workspace.store.observe(memory.merged, names)
     if names is not None and (live.epoch != memory.epoch or _is_new(names, memory)) and live.up:
         names, live = None, workspace.store.observe(memory.merged)
-    touched = reading.touched if reading.touched is not None else scope.resting
+    whole, touched = names is None, reading.touched if reading.touched is not None else scope.resting
     resting = frozenset(name for name in scope.resting - touched
                         if name in live.agents and (live.agents[name].raw or live.agents[name].foreign))  # fmt: skip
     if resting:
         if names is None:
             known = reading.context.state.keys() | reading.loaded.manifests.keys() | memory.manifests.fields.keys()
-            names = frozenset(memory.merged.keys() | live.agents.keys() | known)
+            names = frozenset(memory.merged.keys() | live.agents.keys() | known | touched)
         names -= resting
         live = replace(live, agents={name: found for name, found in live.agents.items() if name in names})
     if names is not None:
         memory = memory.only(names, reading.loaded.files if reading.paths is None else reading.paths)
-    return memory, live, resting
+    return memory, live, resting, whole
 
 
 def _is_new(names: frozenset[str], memory: Memory) -> bool:

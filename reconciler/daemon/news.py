@@ -121,9 +121,8 @@ class News:
         return self.health
 
     def _remember(self, done: Round) -> None:
-        if done.names is None:
-            self._found, self._refused = {}, {}
-        for name in done.names or ():
+        names = done.names if done.names is not None else (self._found.keys() | self._refused.keys()) - done.resting
+        for name in names:
             self._found.pop(name, None)
             self._refused.pop(name, None)
         for problem in done.found:
