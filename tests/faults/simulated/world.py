@@ -295,7 +295,8 @@ class World(Accidents):
         self.by_hand = True
 
     def do_edit(self, number: int, agent: str, names: tuple[str, ...], manner: str, mark: str) -> None:
-        """Of the file as it is, or, `stale`, of the copy that was kept; `says`: the record tells when."""
+        """Of the file as it is, or, `stale`, of the copy that was kept; `says`: the record tells when, but not in an
+        old copy, whose other values it would set back on purpose 5 s later (docs/decisions/stale-copies.md)."""
         place = self.places[number]
         if any(self.records.ops[mark].agent == agent for mark in place.unseen):
             return  # a record has one time, and nobody can tell which of its edits it stands for
@@ -316,7 +317,7 @@ class World(Accidents):
             sets["context.k0"] = None
         with self.clock_of(place):
             said = format_time(self.machine.local())
-            if manner == "says" and place.skew >= 0 and said > record.get("last_update", ""):
+            if manner == "says" and not place.stale and place.skew >= 0 and said > record.get("last_update", ""):
                 record["last_update"] = said  # one that goes back is the mark of an old copy
             self.save(place, json.dumps(data, indent=2, ensure_ascii=False))
         op = self.done(self.begin(mark, "edit", agent, sets))
