@@ -524,7 +524,7 @@ class TestLocks:
         """Who has just taken the lock over has not signed yet."""
         path = tmp_path / "lock"
         gone = python("")
-        gone.wait()
+        gone.communicate()
         path.write_text(f"{gone.pid} run\n")
         taken = FileLock(path)
         assert taken.take()
