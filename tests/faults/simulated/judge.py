@@ -88,13 +88,13 @@ def _owed(world: World, op: Op) -> bool:
     return bool(texts) and any(all(text in place.seen for text in texts) for place in world.places)
 
 
-def _rolled_back(world: World) -> set[tuple[str, str, str]]:
-    """The values that rollbacks put back. They were written twice, and a server that came back with the older one
-    differs in nothing: the same value is never a difference."""
+def _said_again(world: World) -> set[tuple[str, str, str]]:
+    """The values that were there and were written once more, or put back by a rollback. A server that came back with
+    the older one differs in nothing: the same value is never a difference."""
     return {
         (op.agent, name, text)
         for op in world.records.ops.values()
-        if op.kind == "rollback"
+        if op.kind == "rollback" or op.id in world.echoes
         for name, text in op.sets.items()
         if text is not None
     }
@@ -114,13 +114,13 @@ def _equal(world: World) -> Iterator[str]:
         said = check.of_document(json.loads(place.writer().unified_text()))
         yield from (f"rule 2: {line}" for line in check.differences(said, live, f"{root.name}: hub | redis"))
         memory = Base(place.settings.folder).load()
-        rolled = _rolled_back(world) if world.older else set()
+        again = _said_again(world) if world.older else set()
         for agent, fields in memory.merged.items():
             for name, field in fields.items() if agent != SHARED else ():
                 there = found[agent].fields.get(name) if agent in found else None
                 if field.text is None or name in check.TIMES or twice:
                     continue
-                if there and there.at < field.at and (agent, name, field.text) in rolled:
+                if there and there.at < field.at and (agent, name, field.text) in again:
                     continue
                 if there is None or there.at != field.at:
                     yield f"rule 2: {root.name}: {agent}.{name}: base stamps it {field.at}, Redis {there and there.at}"
