@@ -115,3 +115,12 @@ def test_what_is_read_together_is_of_one_moment(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     assert (found.merged, found.file, list(found.file_versions), found.epoch) == (old.merged, old.file, [], old.epoch)
     assert base.load().file == new.file
+
+
+def test_a_version_that_is_no_whole_number_is_damage(tmp_path: Path) -> None:
+    base = Base(tmp_path)
+    base.save(Memory(), Memory({"mary": {"status": Field('"idle"', 1, "x")}}, empty=False), now=1)
+    with closing(sqlite3.connect(base.path)) as database, database:
+        database.execute("UPDATE agent SET version = 9e999")
+    with pytest.raises(ReconcilerError, match="damaged"):
+        base.version("mary")

@@ -284,7 +284,7 @@ class Base:
             return False
 
 
-_DAMAGE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""What reading a row raises that holds no JSON, or JSON of another shape."""
+_DAMAGE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError)
+"""What reading a row raises that holds no JSON, JSON of another shape, or a number that is none."""
 _JOURNAL_HEAD = bytes.fromhex("d9d505f920a163d7")
 """How SQLite's rollback journal begins while it counts."""
