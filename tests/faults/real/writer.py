@@ -221,10 +221,10 @@ class RawWriter(Writer):
             self.do(agent, {name: None}, lambda: removed(self.remove(key, name)))
 
     def remove(self, key: str, name: str) -> int:
-        """How many were removed. Not what was written by hand and seen by nobody: it would be gone without a trace, and
-        an older write that comes from a file would stand there."""
-        known = self.client.hexists(f"memory:meta:{{{key}}}", f".{name}")
-        return int(self.client.hdel(key, name)) if known else 0
+        """How many were removed. Not what was written by hand and seen by nobody, over nothing or over a tombstone: it
+        would be gone without a trace, and an older write that comes from a file would stand there."""
+        stamp = self.client.hget(f"memory:meta:{{{key}}}", f".{name}")
+        return int(self.client.hdel(key, name)) if stamp and stamp.split()[1] != b"x" else 0
 
     def replace_context(self, mark: str, key: str) -> None:
         try:

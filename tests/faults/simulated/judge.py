@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -89,15 +90,12 @@ def _owed(world: World, op: Op) -> bool:
 
 
 def _said_again(world: World) -> set[tuple[str, str, str]]:
-    """The values that were there and were written once more, or put back by a rollback. A server that came back with
-    the older one differs in nothing: the same value is never a difference."""
-    return {
-        (op.agent, name, text)
-        for op in world.records.ops.values()
-        if op.kind == "rollback" or op.id in world.echoes
-        for name, text in op.sets.items()
-        if text is not None
-    }
+    """The values that more than one operation wrote: an update with what is there, a context that is replaced, a
+    rollback. Who has the older one differs in nothing: the same value is never a difference."""
+    said = Counter(
+        (op.agent, name, text) for op in world.records.ops.values() for name, text in op.sets.items() if text
+    )
+    return {value for value, count in said.items() if count > 1}
 
 
 def _equal(world: World) -> Iterator[str]:
@@ -114,7 +112,7 @@ def _equal(world: World) -> Iterator[str]:
         said = check.of_document(json.loads(place.writer().unified_text()))
         yield from (f"rule 2: {line}" for line in check.differences(said, live, f"{root.name}: hub | redis"))
         memory = Base(place.settings.folder).load()
-        again = _said_again(world) if world.older else set()
+        again = _said_again(world)
         for agent, fields in memory.merged.items():
             for name, field in fields.items() if agent != SHARED else ():
                 there = found[agent].fields.get(name) if agent in found else None
@@ -138,12 +136,13 @@ def _history(world: World) -> Iterator[str]:
 
 
 def _unheard_of(world: World, line: str) -> bool:
-    """Whether a value went with a hash that somebody removed before any file had it, or before the agent was written
-    anew: Redis cannot tell of it."""
+    """Whether a value went with a hash that somebody removed before any file had it, as far as can be told of one that
+    was written twice, or before the agent was written anew: Redis cannot tell of it."""
     found = _VANISHED.fullmatch(line)
     if found is None:
         return False
-    return found[1] in world.founded or not any(found.groups() in place.seen for place in world.places)
+    seen = any(found.groups() in place.seen for place in world.places)
+    return found[1] in world.founded or not seen or found.groups() in _said_again(world)
 
 
 def _events(world: World) -> Iterator[str]:

@@ -197,7 +197,7 @@ MUTANTS = (
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.faults.simulated.mutants", description=__doc__)
     arguments.add_argument("names", nargs="*")
-    arguments.add_argument("--histories", type=int, default=2_000)
+    arguments.add_argument("--histories", type=int, default=10_000)
     arguments.add_argument("--seed", default=str(random.randrange(1 << 32)))
     chosen = arguments.parse_args()
     missed = 0
