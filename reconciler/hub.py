@@ -212,10 +212,10 @@ class UnifiedMemoryHub:
         Of a hash that somebody removed, Redis cannot tell what was deleted; base can, as far as it was there.
         """
         there = present(live.fields)
-        names = [name for name in dict.fromkeys((*known, *live.fields)) if name not in there and name != LAST_UPDATE]
         was = self.workspace.base.known(agent) if live.gone else {}
         lost = {put.field: lost_text(put, was.get(put.field)) for put in live.gone}
-        return tuple(Put(name, None, None, self.settings.writer, lost.get(name, "")) for name in names)
+        names = dict.fromkeys((*known, *live.fields, *lost)).keys() - {*there, LAST_UPDATE}
+        return tuple(Put(name, None, None, self.settings.writer, lost.get(name, "")) for name in sorted(names))
 
     def _said(self, agent: str) -> Agent:
         """What files, journal and spool say of an agent: a round that took it to Redis after the agent was deleted

@@ -226,6 +226,20 @@ def test_what_only_files_say_does_not_bring_a_deleted_agent_back(hub: UnifiedMem
     assert not real.redis.exists("memory:agents:mary")
 
 
+def test_a_deletion_after_a_removed_hash_says_all_that_went(hub: UnifiedMemoryHub, real: Memory) -> None:
+    """Also the field that `context.json` does not have any more, in one event."""
+    hub.update_agent_context("mary", {"a": 1, "b": 2})
+    assert reconcile(hub.workspace).exit_code == 0
+    path = hub.settings.context_file
+    data = json.loads(path.read_text())
+    del data["agents"]["mary"]["context"]["a"]
+    path.write_text(json.dumps(data))
+    real.redis.delete("memory:agents:mary")
+    hub.delete_agent("mary")
+    deleted = hub.history("mary")[0]
+    assert {(change["field"], change["old"]) for change in deleted.changes} == {("context.a", 1), ("context.b", 2)}
+
+
 def test_rollback_brings_a_deleted_agent_back_and_undoes_raw_writes(hub: UnifiedMemoryHub, real: Memory) -> None:
     """What was written by hand is adopted first, so it is in the history too."""
     hub.update_agent_context("mary", {"a": 1}, status="busy")

@@ -261,8 +261,9 @@ local function decide(i, at)
     if at > last_at or last_kind == 'x' then last_at, last_kind, last_by = at, 's', by end
     moved = true
     return 's'
-  elseif adopts ~= '' and entry and touched[key and 'context' or name] ~= 'foreign' then
-    return 's'  -- somebody else adopted it meanwhile
+  elseif adopts ~= '' and entry and touched[key and 'context' or name] ~= 'foreign'
+    and (kind ~= 'x' or current or not known) then
+    return 's'  -- somebody else adopted it meanwhile; not what went with a removed hash, of which nobody said so yet
   end
   local json = kind == 's' and quote(text) or kind ~= 'x' and text or nil
   local refills = known and not current and json  -- an older value is better than none, with its own stamp

@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.stamp import format_time
 from reconciler.state import Field
+from reconciler.store import Put
 from reconciler.store.layout import restoring
 from tests.contract.kit import (
     MARY,
@@ -103,6 +104,19 @@ def test_somebody_who_wrote_meanwhile_is_not_overwritten(lost: Memory) -> None:
     puts = restoring(found, (put("status", "idle", T),))
     assert attempt(lost, *puts, seen=found.seen).foreign
     assert plain_hash(lost) == {"status": "by hand"}
+
+
+def test_what_a_deletion_left_out_is_deleted_later(lost: Memory) -> None:
+    """Two of three fields were deleted, and the hash with them: the third is no value that somebody adopted."""
+    found = look(lost)
+    some = [Put(put.field, None, T + 1, "b", '"x"') for put in found.gone if put.field != "context.a"]
+    assert write(lost, *some, seen=found.seen).flags == "ww"
+    left = look(lost)
+    assert [put.field for put in left.gone] == ["context.a"]
+    assert write(lost, Put("context.a", None, T + 1, "b", "1"), seen=left.seen).flags == "w"
+    at_rest = look(lost)
+    assert not at_rest.gone and not at_rest.raw
+    assert at_rest.fields["context.a"] == Field(None, T + 1, "b")
 
 
 def test_two_who_refill_say_it_once(lost: Memory) -> None:
