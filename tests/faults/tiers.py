@@ -113,7 +113,8 @@ def of_line(lines: list[str]) -> dict[str, str]:
 TIERS = (
     Tier(
         "A", "Laws of merge, plan and round, by Hypothesis over an in-memory store", "cases", 500_000,
-        "-m pytest -o faulthandler_timeout=0 tests/test_laws.py --hypothesis-show-statistics --hypothesis-seed={seed}",
+        "-m pytest -n auto -o faulthandler_timeout=0 tests/test_laws.py --hypothesis-show-statistics "
+        "--hypothesis-seed={seed}",
         {"RECONCILER_LAWS": "{count}"}, of_statistics,
     ),
     Tier(
@@ -130,7 +131,10 @@ TIERS = (
         "-m pytest -o faulthandler_timeout=0 tests/faults/real/test_kill_storm.py -s",
         {"RECONCILER_KILLS": "{count}", "RECONCILER_KILLS_SEED": "{seed}"},
     ),
-    Tier("E", "Named scenarios, all of the catalogue below", "tests", 0, "-m tests.faults.scenarios", {}, of_pytest),
+    Tier(
+        "E", "Named scenarios, all of the catalogue below", "tests", 0,
+        "-m tests.faults.scenarios -n auto", {}, of_pytest,
+    ),
     Tier(
         "fuzz", "Everything that parses, fed with damaged bytes; so many inputs for each target", "inputs", 40_000,
         "-m tests.faults.fuzz.storm --inputs {count} --seed {seed}", {}, of_storm,
