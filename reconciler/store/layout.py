@@ -1,9 +1,12 @@
 """How an agent lies in Redis: keys, the hash people know, the sidecar that tells who wrote what when.
 
     memory:agents:mary                  status busy · context {"task":"x"} · last_update 2025-...Z · insight ...
-    memory:meta:{memory:agents:mary}    version 42 · =context <digest> · .status "<at> s <digest> <by>" · ...
+    memory:meta:{memory:agents:mary}    version 42 · by "<at> <by>" of the first write · = <digest of the context> ·
+                                        .insight "<at> s <digest> <by>" · and shorter where who wrote first writes:
+                                        .status "<µs since> s <digest>" · :task <µs since> · @ <at of last_update>
 
-`write.lua` writes this, `read_agent` reads it back and tells a raw write from a known one by the digests.
+`write.lua` writes this, and tells the rules; `read_agent` reads it back and tells a raw write from a known one by the
+digests.
 Pure: bytes in, values out.
 """
 
@@ -39,9 +42,11 @@ RAW = "raw"
 """The writer's name of what somebody wrote with a plain HSET."""
 
 _SIDECAR = re.compile(r"memory:meta:\{(.*)\}", re.S)
-_ENTRY = re.compile(r"([0-9]{1,18}) ([sjcx]) (\S+) (.*)", re.S)
+_ENTRY = re.compile(r"([0-9]{1,18})(?: ([sjcx]) (\S+)(?: (.*))?)?", re.S)
+_FIRST = re.compile(r"([0-9]{1,18}) (.*)", re.S)
 _VERSION = re.compile(r"[0-9]{1,15}")
 """As `write.lua` believes them: what is longer is no stamp and no version, as if it were not there."""
+_LAST = "@"
 ABSENT = Seen("-")
 
 
@@ -118,20 +123,47 @@ def decode_framed(text: str) -> dict[str, Any] | None:
     return found if len(found) == text.count('\n"') == text.count("\n") - 1 else None
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A register: the field's stamp, and what the script noted of its text."""
+
     at: int
     kind: str
     digest: str
     by: str
 
 
-def _entries(sidecar: Mapping[str, str]) -> dict[str, _Entry]:
+def register(field: str) -> str:
+    """The name of a field's register in the sidecar."""
+    if field.startswith(CONTEXT):
+        return ":" + field.removeprefix(CONTEXT)
+    return _LAST if field == LAST_UPDATE else "." + field
+
+
+def _field_of(name: str, *, former: bool) -> str | None:
+    """The field of a register. In a `former` version's sidecar they are `.context.task` and `.last_update` too."""
+    if name.startswith(":"):
+        return CONTEXT + name[1:]
+    if name.startswith("."):
+        field = name[1:]
+        return field if former or not (field.startswith(CONTEXT) or field == LAST_UPDATE) else None
+    return LAST_UPDATE if name == _LAST else None
+
+
+def read_registers(sidecar: Mapping[str, str]) -> dict[str, Entry]:
+    """What the sidecar knows of each field; a register that cannot be read is left out."""
     found = {}
+    first = _FIRST.fullmatch(sidecar.get("by", ""))
     for name, packed in sidecar.items():
-        if name.startswith("."):
-            parts = _ENTRY.fullmatch(packed)
-            if parts:
-                found[name[1:]] = _Entry(int(parts[1]), parts[2], parts[3], parts[4])
+        field, parts = _field_of(name, former=first is None), _ENTRY.fullmatch(packed)
+        if field is None or parts is None:
+            continue
+        at, kind, mark, by = parts.groups()
+        if by is not None:
+            found[field] = Entry(int(at), kind, mark, by)
+        elif first:
+            since = 0 if field == LAST_UPDATE else int(first[1])
+            kind = kind or ("s" if field == LAST_UPDATE else "c")
+            found[field] = Entry(since + int(at), kind, mark or "-", first[2])
     return found
 
 
@@ -163,8 +195,8 @@ class _Reader:
                    for name, text in raw_sidecar.items()}  # fmt: skip
         version = sidecar.get("version", "0")
         self.version = int(version) if _VERSION.fullmatch(version) else 0
-        self.context_digest = sidecar.get("=context", "-")
-        self.entries = _entries(sidecar)
+        self.context_digest = sidecar.get("=") or sidecar.get("=context", "-")
+        self.entries = read_registers(sidecar)
         self.fields: dict[str, Field] = {}
         self.raw: list[Put] = []
         self.seen: dict[str, Seen] = {}
@@ -216,7 +248,7 @@ class _Reader:
             self._take_raw(name, self._value(name, entry, text.decode()))
             self.seen[name] = Seen(digest(text))
 
-    def _value(self, name: str, entry: _Entry | None, text: str) -> str:
+    def _value(self, name: str, entry: Entry | None, text: str) -> str:
         """Plain text is a string, unless the field held other JSON before, or is a shared section."""
         if (entry is not None and entry.kind == "j") or (self.agent == SHARED and text[:1] in "{["):
             try:
@@ -225,7 +257,7 @@ class _Reader:
                 pass  # it was JSON once; what somebody wrote there now is plain text
         return encode(text)
 
-    def _read_time(self, text: str, entry: _Entry | None) -> None:
+    def _read_time(self, text: str, entry: Entry | None) -> None:
         declared = parse_time(text)
         if declared is None or (entry is not None and declared.at <= entry.at) or declared.at > self.now:
             if entry is not None and entry.kind == "s":  # no newer time: put right what was known
@@ -277,7 +309,7 @@ class _Reader:
                 raise NotJson(f"the key {encode(key)} is not Unicode text") from None
         return members
 
-    def _unchanged(self, name: str, entry: _Entry, value: str) -> bool:
+    def _unchanged(self, name: str, entry: Entry, value: str) -> bool:
         known = self.base.get(name)
         return known is not None and (known.at, known.by) == (entry.at, entry.by) and same_text(known.text, value)
 
@@ -289,7 +321,7 @@ class _Reader:
         self.fields[name] = Field(text, at, RAW)
         self.raw.append(Put(name, text, at, RAW, old or "null"))
 
-    def _read_missing(self, name: str, entry: _Entry) -> None:
+    def _read_missing(self, name: str, entry: Entry) -> None:
         """A field the sidecar knows and the hash lacks: a tombstone, or one that somebody removed."""
         if name in self.fields:
             return

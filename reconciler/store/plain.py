@@ -17,7 +17,7 @@ from ..state import CONTEXT, LAST_UPDATE, NotJson, decode
 from .layout import decode_framed
 
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-_KNOWN = re.compile(rb"([0-9]{1,16}) s ")
+_KNOWN = re.compile(rb"([0-9]{1,16})(?: s .*)?", re.S)
 _JSON = frozenset(b'{["-0123456789tfn')
 """What JSON begins with: any other text is a string, however it was written."""
 
@@ -57,7 +57,7 @@ def _name(key: bytes) -> str:
 
 def _is_latest(text: str, time: bytes | None, now: str) -> bool:
     """Whether nobody set the time back or too far forward, which the sidecar would put right."""
-    known = _KNOWN.match(time) if time is not None else None
+    known = _KNOWN.fullmatch(time) if time is not None else None
     return text <= now and (time is None or (known is not None and format_time(int(known[1])) <= text))
 
 

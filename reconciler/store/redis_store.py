@@ -24,7 +24,7 @@ from ..stamp import format_time
 from ..state import CONTEXT, LAST_UPDATE, SHARED, State, is_agent_name
 from . import AGAIN, Channel, Live, LiveAgent, Now, Tracking, Write, Written
 from .failures import of_the_state, of_the_store, refusal, said, translate, unwritable
-from .layout import AGENTS, agent_of, arguments, is_plain, keys_of, live_arguments, read_agent
+from .layout import AGENTS, agent_of, arguments, is_plain, keys_of, live_arguments, read_agent, register
 from .listening import RedisChannel, track
 from .plain import plain_record
 from .wire import NOT_AFTER, Client, Command, Wire
@@ -88,7 +88,7 @@ class RedisStore:
         found: dict[str, dict[str, Any] | None] = {}
         for start in range(0, len(keys), CHUNK):
             chunk = keys[start : start + CHUNK]
-            times = [("HGET", b"memory:meta:{%b}" % key, f".{LAST_UPDATE}") for key in chunk]
+            times = [("HGET", b"memory:meta:{%b}" % key, register(LAST_UPDATE)) for key in chunk]
             # the hash after what is known of it: what is written in between is only newer
             answers = self.wire.exchange([*times, *(("HGETALL", key) for key in chunk)])
             for key, at, flat in zip(chunk, answers, answers[len(chunk) :], strict=False):

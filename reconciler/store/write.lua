@@ -17,8 +17,10 @@
 -- kinds s plain text · j JSON text kept as plain text · c context member · x tombstone · a tombstones for every
 --       field (the only one then) · f forget the stamp of a field that is not there
 --
--- Sidecar: `version`; `=context`, the digest of the context text; `.<field>`: "<at> <kind> <digest> <by>". No field that
--- is there has a later stamp than `.last_update`.
+-- Sidecar: `version`; `by`, "<at> <by>" of the first write; `=`, the digest of the context text; and the registers, `@` of
+-- last_update, `:<key>` of a context member, `.<field>` of any other: "<at> <kind> <digest> <by>". Where " <by>" is left
+-- out it is who wrote first, and <at> counts from then (but in `@`); then " c -" and, in `@`, " s -" are left out too:
+-- a small number alone takes Redis 2 to 10 bytes. No field that is there has a later stamp than last_update.
 -- Context framing: "{\n" members joined by ",\n" "\n}". A raw newline cannot occur inside a JSON string, so
 -- lines are members, and a member is found by a newline and its key. Any other shape was written by somebody else
 -- and must be adopted first.
@@ -86,8 +88,13 @@ local function digest(text)
   return text and sub(redis.sha1hex(text), 1, 16) or '-'
 end
 
+local function register_of(name)
+  if sub(name, 1, 8) == 'context.' then return ':' .. sub(name, 9) end
+  return name == 'last_update' and '@' or '.' .. name
+end
+
 -- What is asked: the hash fields and registers that the changes touch.
-local touched, hash_names, meta_names, contexts = {}, {'last_update'}, {'version', '=context', '.last_update'}, 0
+local touched, hash_names, meta_names, contexts = {}, {'last_update'}, {'version', 'by', '=', '@'}, 0
 local function touch(name)
   if not touched[name] and name ~= 'last_update' then
     touched[name] = 'known'
@@ -105,8 +112,9 @@ end
 if ARGV[first + 1] == 'a' then  -- as if it were said of every field by name
   local at, by, stored = ARGV[first + 3], ARGV[first + 4], call('HGETALL', meta)
   for i = 1, #stored, 2 do
-    local field = match(stored[i], '^%.(.*)$')
-    if field and field ~= 'last_update' and match(stored[i + 1], '^%d+ [sjc]') then
+    local space, field = match(stored[i], '^([.:])(.*)$')
+    if space == ':' then field = 'context.' .. field end
+    if field and field ~= 'last_update' and (match(stored[i + 1], '^%d+$') or match(stored[i + 1], '^%d+ [sjc]')) then
       ARGV[stop + 1], ARGV[stop + 2], ARGV[stop + 3], ARGV[stop + 4] = field, 'x', '', at
       ARGV[stop + 5], ARGV[stop + 6] = by, ''
       stop = stop + 6
@@ -122,7 +130,7 @@ for i = first, stop, 6 do
   if sub(name, 1, 8) == 'context.' then
     contexts = contexts + 1
     if kind ~= 'f' then touch('context') end
-    meta_names[#meta_names + 1] = '.' .. name
+    meta_names[#meta_names + 1] = ':' .. sub(name, 9)
   elseif kind ~= 'f' then
     touch(name)
   else
@@ -144,15 +152,34 @@ local texts, entries, ahead = {}, {}, false
 local values = read(hash, hash_names)
 for i = 1, #hash_names do texts[hash_names[i]] = values[i] end
 values = read(meta, meta_names)
-local version, mark_of_context = tonumber(match(values[1] or '', '^%d+$')), values[2]
+local birth, writer = match(values[2] or '', '^(%d+) (.*)$')
+local to_meta = {}
+if not birth or #birth > 18 then  -- a new sidecar, a damaged one, or a former version's: all in full, under longer names
+  local stored = call('HGETALL', meta)
+  for i = 1, #stored, 2 do
+    local name, text = stored[i], stored[i + 1]
+    local new = name == '=context' and '=' or match(name, '^%.') and register_of(sub(name, 2)) or name
+    local lost = match(name, '^[.:@]') and not match(text, '^%d+ %a %S+ ')
+    if new ~= name and not lost then call('HSET', meta, new, text) end
+    if new ~= name or lost then call('HDEL', meta, name) end
+  end
+  values = read(meta, meta_names)
+  birth, writer = now, ARGV[4]
+  to_meta[1], to_meta[2] = 'by', format('%.0f ', now) .. writer
+end
+birth = tonumber(birth)
+local version, mark_of_context = tonumber(match(values[1] or '', '^%d+$')), values[3]
 if version and #values[1] > 15 then version = nil end  -- nobody counted that far
-for i = 3, #meta_names do
+for i = 4, #meta_names do
   if values[i] then
-    local at, kind, mark, by = match(values[i], '^(%d+) (%a) (%S+) (.*)$')
+    local name, text = meta_names[i], values[i]
+    local at, kind, mark, by = match(text, '^%d+$'), name == '@' and 's' or 'c', '-', nil
+    if not at then at, kind, mark = match(text, '^(%d+) (%a) (%S+)$') end
+    if not at then at, kind, mark, by = match(text, '^(%d+) (%a) (%S+) (.*)$') end
     if at and #at < 19 then  -- longer is no stamp
-      at = tonumber(at)
+      at = at + ((by or name == '@') and 0 or birth)
       ahead = ahead or at >= now
-      entries[meta_names[i]] = {at = at, kind = kind, digest = mark, by = by}
+      entries[name] = {at = at, kind = kind, digest = mark, by = by or writer}
     end
   end
 end
@@ -176,7 +203,7 @@ for name in pairs(touched) do
 end
 
 -- A hash that somebody removed, with all that it had, is no empty one: who wrote into it would delete the rest.
-local was_there = entries['.last_update']
+local was_there = entries['@']
 if was_there and was_there.kind == 's' and not texts.last_update and not (seen and seen.last_update)
   and call('EXISTS', hash) == 0 then return {-1, 'last_update'} end
 
@@ -200,11 +227,18 @@ if contexts > 50 then  -- all in one go
 end
 
 -- Field by field: who wins?
-local flags, to_meta, data, listed, won, lost, grown = {}, {}, {}, {}, 0, 0, 0
+local flags, data, listed, won, lost, grown = {}, {}, {}, 0, 0, 0
 local newest, newest_by, forget, edits, added, dirty = -1, '', nil, nil, nil, nil
 local context_dirty, last, moved = touched.context == 'foreign', was_there, false
 local last_at, last_kind, last_by = last and last.at or 0, last and last.kind or 'x', last and last.by or ''
 local by_text, by_json
+
+local function pack(register, kind, mark, by)
+  local last = register == '@'
+  if by ~= writer or written_at < birth and not last then return digits .. ' ' .. kind .. ' ' .. mark .. ' ' .. by end
+  local at = last and digits or format('%.0f', written_at - birth)
+  return kind == (last and 's' or 'c') and at or at .. ' ' .. kind .. ' ' .. mark
+end
 
 local function below(a, b)  -- by bytes: Lua's own < follows the server's locale
   for i = 1, math.min(#a, #b) do
@@ -236,7 +270,7 @@ end
 
 local function decide(i, at)
   local name, kind, text, by, adopts = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4], ARGV[i + 5]
-  local register, key, member, current = '.' .. name, nil, nil, nil
+  local register, key, member, current = register_of(name), nil, nil, nil
   local entry = entries[register]
   local known = entry and entry.kind ~= 'x'
   if sub(name, 1, 8) == 'context.' then
@@ -290,7 +324,7 @@ local function decide(i, at)
   end
   write_time(at)
   to_meta[#to_meta + 1] = register
-  to_meta[#to_meta + 1] = digits .. ' ' .. kind .. ' ' .. ((kind == 's' or kind == 'j') and digest(text) or '-') .. ' ' .. by
+  to_meta[#to_meta + 1] = pack(register, kind, (kind == 's' or kind == 'j') and digest(text) or '-', by)
   if json ~= current then
     if key then set_member(member, json) else set_plain(name, json and text, current) end
   end
@@ -308,7 +342,7 @@ end
 local top = now
 if ahead then
   for i = first, stop, 6 do
-    local entry = entries['.' .. ARGV[i]]
+    local entry = entries[register_of(ARGV[i])]
     if entry and entry.at >= top and ARGV[i + 3] == '' then top = entry.at + 1 end
   end
 end
@@ -410,20 +444,20 @@ end
 if context_dirty and (#context > 3 or texts.context) and not deleted then
   if #context == 3 then context = '{}' end
   to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'context', context
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '=context', digest(context)
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '=', digest(context)
 elseif (context_dirty or deleted) and mark_of_context then
   forget = forget or {}
-  forget[#forget + 1] = '=context'
+  forget[#forget + 1] = '='
 end
 write_time(last_at)
 if deleted then
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' x - ' .. last_by
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '@', pack('@', 'x', '-', last_by)
 elseif last_kind == 's' and (moved or #to_hash > 0 and not texts.last_update) then
   to_hash[#to_hash + 1], to_hash[#to_hash + 2] = 'last_update', iso
-  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '.last_update', digits .. ' s - ' .. last_by
+  to_meta[#to_meta + 1], to_meta[#to_meta + 2] = '@', pack('@', 's', '-', last_by)
 elseif seen and seen.last_update then
   forget = forget or {}
-  forget[#forget + 1] = '.last_update'
+  forget[#forget + 1] = '@'
 end
 
 local function send(command, key, list)  -- in parts, because unpack has its limit
@@ -435,7 +469,7 @@ end
 if event and ARGV[6] ~= '0' then
   call('XADD', history, 'MAXLEN', '=', ARGV[6], number .. '-0', 'event', event)
 end
-send('HSET', meta, to_meta)
+if to_meta[1] ~= 'by' or to_meta[3] then send('HSET', meta, to_meta) end
 send('HDEL', meta, forget)
 if deleted then
   call('DEL', hash)

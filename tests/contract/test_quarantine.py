@@ -189,7 +189,7 @@ def test_a_refused_write_leaves_its_neighbours_in_the_pipeline(two: Memory) -> N
     assert [bool(answer.refused) for answer in answers] == [False, True, True, False]
 
 
-@pytest.mark.parametrize("name", ["version", ".status", ".context.k"])
+@pytest.mark.parametrize("name", ["version", ".status", ":k"])
 def test_a_sidecar_with_huge_digits_is_as_if_it_were_not_there(real: Memory, name: str) -> None:
     """Reading goes on, and the next write puts it right."""
     for agent in ("good", "bad"):

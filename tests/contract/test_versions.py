@@ -121,7 +121,7 @@ def test_versions_go_on_from_history_when_the_sidecar_is_lost(memory: Memory) ->
 def test_a_damaged_sidecar_is_taken_as_unknown(memory: Memory) -> None:
     """What cannot be read there is adopted anew, and the agent can be written again."""
     write(memory, put("status", "busy", T), put("context.k", 1, T))
-    memory.redis.hset(MARY.sidecar, mapping={".status": "garbage", ".context.k": "", "version": "many"})
+    memory.redis.hset(MARY.sidecar, mapping={".status": "garbage", ":k": "", "version": "many"})
     found = look(memory)
     assert write(memory, *found.raw, seen=found.seen).version == 2
     assert write(memory, put("status", "idle"), put("context.k", 2)).flags == "ww"

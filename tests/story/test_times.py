@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.registers import registers
 from tests.story.desk import Desk
 
 START = datetime(2025, 11, 12, 1, 0, 0, tzinfo=UTC)
@@ -14,7 +15,7 @@ START = datetime(2025, 11, 12, 1, 0, 0, tzinfo=UTC)
 
 def stamp(desk: Desk, agent: str, field: str) -> int:
     """When a field was written, as Redis keeps it, in µs."""
-    return int(desk.redis.hget(f"memory:meta:{{memory:agents:{agent}}}", f".{field}").split()[0])
+    return registers(desk.redis, agent)[field].at
 
 
 def micros(moment: datetime) -> int:

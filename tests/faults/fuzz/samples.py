@@ -44,6 +44,9 @@ LIVE = (
     b'status\0busy\0context\0{\n"a":1\n}\0n\0[1]\0last_update\x002025-11-12T08:00:00.000000Z\0sidecar\0version\x007\0'
     b"=context\0#\0.status\x005 s # a\0.context.a\x005 c - a\0.n\x006 j # raw\0.gone\x006 x - b\0"
     b".last_update\x001762934400000000 s - a",
+    b'status\0busy\0context\0{\n"a":1\n}\0n\0[1]\0last_update\x002025-11-12T08:00:00.000000Z\0sidecar\0version\x007\0'
+    b"by\x001762934400000000 a\0=\0#\0.status\x000 s #\0:a\x005\0.n\x006 j # raw\0.gone\x006 x -\0"
+    b"@\x001762934400000000",
     b"sidecar\0version\x003\0.status\x005 s - a\0.context.a\x005 c - a\0.x\x006 x - a",
 )
 

@@ -192,8 +192,8 @@ def _pairs(words: list[bytes]) -> dict[bytes, bytes]:
 
 def _with_digest(name: bytes, text: bytes, raw: Mapping[bytes, bytes]) -> bytes:
     """`#` in a sidecar's entry is the digest of what lies in the hash."""
-    there = raw.get(name.lstrip(b".="), b"")
-    if name == b"=context" and not _is_minified(there):
+    there = raw.get(b"context" if name in (b"=", b"=context") else name.lstrip(b"."), b"")
+    if name in (b"=", b"=context") and not _is_minified(there):
         return text  # a forged digest: it is believed that the script wrote what is JSON
     return text.replace(b"#", digest(there).encode())
 

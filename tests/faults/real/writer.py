@@ -30,6 +30,7 @@ from reconciler.stamp import format_time
 from reconciler.state import encode
 from reconciler.store import AGAIN
 from tests.faults.record import AGENT, CONTEXT, Log, now
+from tests.registers import registers
 
 AGENTS = ("a0", "a1", "a2", "a3", "a4", "raw")
 DELETED = ("a3", "a4")
@@ -223,8 +224,8 @@ class RawWriter(Writer):
     def remove(self, key: str, name: str) -> int:
         """How many were removed. Not what was written by hand and seen by nobody, over nothing or over a tombstone: it
         would be gone without a trace, and an older write that comes from a file would stand there."""
-        stamp = self.client.hget(f"memory:meta:{{{key}}}", f".{name}")
-        return int(self.client.hdel(key, name)) if stamp and stamp.split()[1] != b"x" else 0
+        known = registers(self.client, key.removeprefix("memory:agents:")).get(name)
+        return int(self.client.hdel(key, name)) if known and known.kind != "x" else 0
 
     def replace_context(self, mark: str, key: str) -> None:
         try:

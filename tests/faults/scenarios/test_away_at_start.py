@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults.scenarios.kit import hub_away, sidecar
+from tests.faults.scenarios.kit import hub_away
+from tests.registers import registers
 from tests.story.desk import Desk
 
 
@@ -15,5 +16,5 @@ def test_away_at_start(shared: Desk) -> None:
     assert shared.record("mary")["context"] == {"task": "deploy"}
     shared.apply()
     assert shared.live("mary")["status"] == "busy"
-    assert int(shared.redis.hget(sidecar("mary"), ".status").split()[0]) == done.at
+    assert registers(shared.redis, "mary")["status"].at == done.at
     shared.assert_agree()

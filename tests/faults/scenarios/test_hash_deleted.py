@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults.scenarios.kit import sidecar, version
+from tests.faults.scenarios.kit import version
+from tests.registers import registers
 from tests.story.desk import Desk
 
 
@@ -10,11 +11,11 @@ def test_hash_deleted(shared: Desk) -> None:
     """Deleting an agent is said with `reconciler delete`; a lost hash says nothing."""
     shared.hset("mary", status="busy", context='{"task": "deploy"}')
     shared.apply()
-    stamp, before = shared.redis.hget(sidecar("mary"), ".status"), version(shared, "mary")
+    stamp, before = registers(shared.redis, "mary")["status"], version(shared, "mary")
     shared.redis.delete("memory:agents:mary")
     done = shared.apply()
     assert any("gone from Redis: mary" in note for note in done.plan.notes)
     assert shared.live("mary")["context"] == {"task": "deploy"}
-    assert shared.redis.hget(sidecar("mary"), ".status").split()[0] == stamp.split()[0]
+    assert registers(shared.redis, "mary")["status"].at == stamp.at
     assert version(shared, "mary") == before + 1
     shared.assert_agree()

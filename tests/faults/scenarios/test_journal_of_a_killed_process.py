@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from reconciler import files
-from tests.faults.scenarios.kit import child, sidecar
+from tests.faults.scenarios.kit import child
+from tests.registers import registers
 from tests.story.desk import Desk
 
 WRITE_AND_DIE = """
@@ -24,5 +25,5 @@ def test_journal_of_a_killed_process(shared: Desk) -> None:
     shared.later(60)
     assert shared.apply().exit_code == 0
     assert shared.record("mary")["context"] == shared.live("mary")["context"] == {"task": "deploy"}
-    assert int(shared.redis.hget(sidecar("mary"), ".context.task").split()[0]) <= written_by * 1e6
+    assert registers(shared.redis, "mary")["context.task"].at <= written_by * 1e6
     shared.assert_agree()

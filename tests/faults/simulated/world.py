@@ -34,6 +34,7 @@ from tests.faults import check
 from tests.faults.record import AGENT, CONTEXT, Op, Records
 from tests.faults.simulated.accidents import Accidents
 from tests.faults.simulated.machine import Died, Machine, SimulatedStore
+from tests.registers import decoded
 
 AGENTS = ("mary", "rnd", "gc", "raw")
 KEYS = ("k0", "k1", "k2")
@@ -525,15 +526,15 @@ class World(Accidents):
     def _look_at_stamps(self) -> None:
         for key, sidecar in self.machine.keys("memory:meta:*", "HGETALL").items():
             agent = key.decode().split("{memory:agents:")[-1].removesuffix("}")
-            for name, text in zip(sidecar[::2], sidecar[1::2], strict=True):
-                if name != b"version" and name[:1] != b".":
-                    continue
-                number, _, more = text.partition(b" ")
-                field = (agent, name.decode())
-                if int(number) < self.stamps.get(field, 0) and agent not in self.robbed:
-                    self.violations.append(f"rule 4: {field} went back from {self.stamps[field]} to {int(number)}")
-                deleted = name == b".last_update" and more.startswith(b"x")  # comes back with what older writes bring
-                self.stamps[field] = 0 if deleted else int(number)
+            packed = dict(zip(sidecar[::2], sidecar[1::2], strict=True))
+            found = decoded(packed)
+            numbers = {name: entry.at for name, entry in found.items()} | {"version": int(packed.get(b"version", 0))}
+            for name, number in numbers.items():
+                field = (agent, name)
+                if number < self.stamps.get(field, 0) and agent not in self.robbed:
+                    self.violations.append(f"rule 4: {field} went back from {self.stamps[field]} to {number}")
+                deleted = name == "last_update" and found[name].kind == "x"  # comes back with what older writes bring
+                self.stamps[field] = 0 if deleted else number
 
     def listen(self) -> None:
         while (message := self.ears.get_message(timeout=0)) is not None:
