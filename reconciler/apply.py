@@ -29,8 +29,17 @@ from .view import View
 from .workspace import Workspace
 
 
-def remember(workspace: Workspace, view: View) -> tuple[Memory, Draft | None]:
-    """Commit what is about to be written, and `context.json` as it will be (None: it stays as it is).
+def adopt(workspace: Workspace, view: View) -> dict[str, Written]:
+    """Adopt raw writes before base knows of them, where nobody but Redis says anything; what came of it, by agent.
+
+    Redis holds the values already. A crash right after leaves them stamped, newer than base: live writes like any
+    other. What a file, a drop or a pin has to do with waits for base. Raises StoreAway.
+    """
+    return _adopt(workspace, view, view.memory) if view.is_only_live else {}
+
+
+def remember(workspace: Workspace, view: View, adopted: Mapping[str, Written]) -> tuple[Memory, Draft | None]:
+    """Commit what is about to be written or `adopted`, and `context.json` as it will be (None: it stays as it is).
 
     Before the writes, so that a crash between them is told from an edit: a file that still holds the older
     version is then a carry-over, put right by the next round.
@@ -53,7 +62,7 @@ def remember(workspace: Workspace, view: View) -> tuple[Memory, Draft | None]:
         versions.append(Version(UNSEEN, True, undo_of(replaced, state)))
     after = Memory(
         merged=_keep(view, workspace.settings),
-        versions=_versions(before, view.live),
+        versions=_numbered(_versions(before, view.live), adopted),
         file=state,
         clean=source.clean if rewrite is None else None,
         manifests=Known(view.desired.loaded.files, view.desired.declared.fields),
@@ -125,33 +134,45 @@ def _versions(memory: Memory, live: Live) -> dict[str, int]:
                                   for agent, found in live.agents.items()}}  # fmt: skip
 
 
+def _numbered(versions: dict[str, int], written: Mapping[str, Written]) -> dict[str, int]:
+    """The versions, with those that Redis gave."""
+    return versions | {agent: max(versions.get(agent, 0), answer.version) for agent, answer in written.items()}
+
+
 def _differs(before: Memory, after: Memory) -> bool:
     return replace(before, file_versions=(), journal=()) != replace(after, file_versions=(), journal=()) or bool(
         before.journal
     )
 
 
-def write_live(workspace: Workspace, view: View, memory: Memory) -> tuple[dict[str, Written], list[Conflict]]:
-    """Adopt raw writes, then write what Redis must learn; what came of it, by agent, and the drops that came too late.
+def write_live(
+    workspace: Workspace, view: View, memory: Memory, adopted: dict[str, Written]
+) -> tuple[dict[str, Written], list[Conflict]]:
+    """Adopt raw writes, but for those that are `adopted`, then write what Redis must learn; what came of it, by agent,
+    and the drops that came too late.
 
     Raises StoreAway.
     """
     if not view.live.up:
         return {}, []
-    store, oldest = workspace.store, _oldest(view, workspace.settings)
-    adoptions = [
-        Write(agent, found.raw + expired, floor=memory.versions.get(agent, 0), seen=found.seen)
-        for agent, found in sorted(view.live.agents.items())
-        if (expired := _expired(found, oldest)) or found.raw or found.foreign
-    ]
-    answers = dict(zip((write.agent for write in adoptions), store.write(adoptions), strict=True))
+    answers = adopted or _adopt(workspace, view, memory)
     late = _write_drops(workspace, view, memory, answers)
     writes = [
         _write(agent, fields, view.live.agents.get(agent, LiveAgent()), memory.versions.get(agent, 0))
         for agent, fields in sorted(view.plan.towards("redis").items())
         if not answers.get(agent, Written()).refused
     ]
-    return answers | dict(zip((write.agent for write in writes), store.write(writes), strict=True)), late
+    return answers | dict(zip((write.agent for write in writes), workspace.store.write(writes), strict=True)), late
+
+
+def _adopt(workspace: Workspace, view: View, memory: Memory) -> dict[str, Written]:
+    oldest = _oldest(view, workspace.settings)
+    adoptions = [
+        Write(agent, found.raw + expired, floor=memory.versions.get(agent, 0), seen=found.seen)
+        for agent, found in sorted(view.live.agents.items())
+        if (expired := _expired(found, oldest)) or found.raw or found.foreign
+    ]
+    return dict(zip((write.agent for write in adoptions), workspace.store.write(adoptions), strict=True))
 
 
 def _write_drops(workspace: Workspace, view: View, memory: Memory, answers: dict[str, Written]) -> list[Conflict]:
@@ -306,14 +327,12 @@ def remember_written(
     workspace: Workspace, view: View, memory: Memory, written: Mapping[str, Written], late: Sequence[Conflict]
 ) -> Memory:
     """Note the versions that Redis gave, so that a refilled server goes on counting, and what it did not take."""
-    versions = dict(memory.versions)
-    for agent, answer in written.items():
-        versions[agent] = max(versions.get(agent, 0), answer.version)
     epoch = view.live.epoch
     if view.live.up and not epoch:
         epoch = workspace.store.start_epoch(uuid.uuid4().hex)
     asked = _missed(view)
     unlearnt = {key: was for key, was in memory.unlearnt.items() if key not in asked} | _missed(view, written)
+    versions = _numbered(dict(memory.versions), written)
     after = replace(memory, versions=versions, epoch=epoch or memory.epoch, unlearnt=unlearnt)
     after = replace(after, untold=memory.untold or bool(late))
     if after != memory or late:

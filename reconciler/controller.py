@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from . import files
-from .apply import collect, remember, remember_written, settle, take_left, write_file, write_live
+from .apply import adopt, collect, remember, remember_written, settle, take_left, write_file, write_live
 from .base import Memory
 from .conflicts import tell_conflicts
 from .errors import Problem, Refused, StoreAway
@@ -79,8 +79,9 @@ def reconcile(workspace: Workspace, options: Options = Options(), scope: Scope =
             view = look(workspace, options, scope)
         check_guards(workspace, view, options)
         resting |= view.resting  # the next attempt does not look at them
-        memory, rewrite = remember(workspace, view)
-        written, late = write_live(workspace, view, memory)
+        adopted = adopt(workspace, view)
+        memory, rewrite = remember(workspace, view, adopted)
+        written, late = write_live(workspace, view, memory, adopted)
         moved = write_file(workspace, view, memory, rewrite)
         memory = remember_written(workspace, view, memory, written, late)
         options, scope = replace(options, reviewed=None), replace(scope, agents=None if view.whole else memory.names)

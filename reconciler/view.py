@@ -68,6 +68,15 @@ class View:
     whole: bool = True
     plan: Plan = field(default_factory=Plan)
 
+    @property
+    def is_only_live(self) -> bool:
+        """Whether Redis alone says anything: it has nothing to learn, and no file, journal or drop has a part in it."""
+        memory, context = self.memory, self.desired.context
+        known = self.live.up and self.live.epoch == memory.epoch and not (memory.empty or memory.journal)
+        said = context.edits.state or context.versions or context.emptied or self.desired.declared.edits
+        owing = self.plan.towards("redis") or self.plan.withheld or memory.unlearnt
+        return known and not (said or owing or self.waiting.state or self.pruned)
+
 
 @making_many()
 def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:

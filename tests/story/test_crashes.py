@@ -146,6 +146,42 @@ def test_a_stale_copy_saved_after_a_crash_loses_nothing(torn: Desk, point: str) 
     assert_whole(torn)
 
 
+ALONE = ("after it is remembered", "after raw writes are adopted", "before anything is remembered")
+"""Where a round dies that has only a raw write: before Redis is written, after it, and then before base is."""
+
+
+@pytest.mark.parametrize("point", ALONE)
+def test_a_raw_write_alone_is_a_live_write_after_a_crash(shared: Desk, point: str) -> None:
+    """It is adopted before base knows of it; the next round takes it in as it finds it, as one version."""
+    shared.manifest("rnd", "spec: {status: idle}")
+    shared.apply()
+    shared.hset("gc", status="busy")
+    shared.redis.hdel("memory:agents:rnd", "status")
+    crash(shared, point)
+    version = shared.redis.hget("memory:meta:{memory:agents:gc}", "version")
+    shared.set("cls", status="edited meanwhile")
+    shared.apply()
+    assert shared.record("gc")["status"] == shared.live("gc")["status"] == "busy"
+    assert "status" not in shared.record("rnd") and "status" not in shared.live("rnd")
+    assert shared.record("cls")["status"] == shared.live("cls")["status"] == "edited meanwhile"
+    if point != ALONE[0]:
+        assert shared.redis.hget("memory:meta:{memory:agents:gc}", "version") == version
+    assert_gapless(shared, "gc")
+    shared.assert_agree()
+
+
+def test_a_pinned_value_waits_for_base_where_somebody_wrote_over_it(shared: Desk) -> None:
+    """What a manifest has to say about a raw write is remembered before Redis learns it."""
+    shared.manifest("rnd", "spec: {status: idle}\npolicy: {status: pin}")
+    shared.apply()
+    shared.hset("rnd", status="busy")
+    crash(shared, "before anything is remembered")
+    assert shared.live("rnd")["status"] == "busy"
+    shared.apply()
+    assert shared.record("rnd")["status"] == shared.live("rnd")["status"] == "idle"
+    shared.assert_agree()
+
+
 def test_crashing_again_and_again_ends_well_too(torn: Desk) -> None:
     """Six crashes in a row, each further on."""
     for point in POINTS[:4]:
