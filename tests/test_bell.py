@@ -56,6 +56,44 @@ def test_it_rings_for_whatever_changes(bell: Bell, tmp_path: Path, act: Callable
     assert rings(bell)
 
 
+def test_it_says_what_it_heard(bell: Bell, tmp_path: Path) -> None:
+    """Each path as it is reached from the folder, and whether it is gone."""
+    (tmp_path / "old").rename(tmp_path / "folder" / "new")
+    assert bell.wait(LONG) == [(str(tmp_path / "old"), True), (str(tmp_path / "folder" / "new"), False)]
+
+
+def test_what_was_too_much_to_be_told_may_be_anything(bell: Bell, tmp_path: Path) -> None:
+    """The system keeps only so many events: then the folder itself is named."""
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for number in range(most // 2 + 1):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}").rmdir()
+    heard = set[str]()
+    while len(news := bell.wait(SHORT)):
+        heard |= {path for path, _ in news}
+    assert str(tmp_path) in heard
+
+
+def test_an_edit_wakes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is written beside the file first: nobody waits for the look at everything."""
+    monkeypatch.setattr(triggers, "UNHEARD", LONG)
+    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
+    settings.manifests.mkdir()
+    files = Files(settings, wakes, lambda text: None)
+    files.watch()
+    try:
+        assert take(wakes) == Scope()
+        settle(wakes, Scope())
+        for name in ("mary.yaml", "gc.yaml"):
+            (tmp_path / "temporary").write_text("")
+            (tmp_path / "temporary").rename(settings.manifests / name)
+            began = time.monotonic()
+            assert take(wakes).paths == frozenset({f"manifests/{name}"})
+            assert time.monotonic() - began < LONG / 2
+    finally:
+        files.close()
+
+
 def test_it_rings_when_a_file_is_whole_and_not_before(bell: Bell, tmp_path: Path) -> None:
     """Nobody is sent to read a file that is half written."""
     with (tmp_path / "slow").open("w") as file:

@@ -1,6 +1,6 @@
 """Rings as soon as something was written, so that nobody has to look for it all the time: inotify, on Linux alone.
 
-It says when to look, never what changed: watchfiles tells that, on every system, but by itself it looks for it at
+It says what it heard, which may not be all: watchfiles tells the rest, on every system, but it looks for it at
 intervals. A file that somebody writes in place rings when it is closed, so that it is not read half written.
 """
 
@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 MODIFY, CLOSED, CREATE, FOLDER = 0x2, 0x8, 0x100, 0x4000_0000
-OTHERS = 0x40 | 0x80 | 0x200 | 0x400 | 0x800
-"""Moved away or here, removed, the folder itself removed or moved (inotify(7))."""
+GONE = 0x40 | 0x200
+OTHERS = GONE | 0x80 | 0x400 | 0x800
+"""Moved away or removed; moved here, the folder itself removed or moved (inotify(7))."""
 
 EVENT = struct.Struct("iIII")
 
@@ -36,19 +37,24 @@ class Bell:
         self._poll = select.poll()
         self._poll.register(self._events, select.POLLIN)
         self._poll.register(self._rung, select.POLLIN)
+        self._where: dict[int, str] = {}
         try:
             self._watch()
         except OSError:
             self.close()
             raise
 
-    def wait(self, seconds: float) -> None:
-        """Until something was written, or somebody rings, or so much time is over."""
+    def wait(self, seconds: float) -> list[tuple[str, bool]]:
+        """Until something was written, or somebody rings, or so much time is over. The paths that it heard of, and
+        whether each is gone."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             ready = {file for file, _ in self._poll.poll(left * 1000)}
-            if self._rung in ready or (self._events in ready and self._heard()):
-                return
+            if self._rung in ready:
+                break
+            if self._events in ready and (heard := self._heard()):
+                return heard
+        return []
 
     def ring(self) -> None:
         """Whoever waits looks up, and whoever comes to wait: from any thread."""
@@ -58,32 +64,37 @@ class Bell:
         os.close(self._events)
         os.close(self._rung)
 
-    def _heard(self) -> bool:
-        """Take what there is, and whether it is worth a look: a file that was only begun is not. New folders count."""
-        data, at, heard, came = os.read(self._events, 1 << 16), 0, False, False
+    def _heard(self) -> list[tuple[str, bool]]:
+        """Take what there is that is worth a look: a file that was only begun is not. New folders count, and so does
+        what was too much to be told: then any of the folders."""
+        data, at, heard, came = os.read(self._events, 1 << 16), 0, dict[str, bool](), False
         while at < len(data):
-            _, mask, _, length = EVENT.unpack_from(data, at)
+            watch, mask, _, length = EVENT.unpack_from(data, at)
             begin, at = at + EVENT.size, at + EVENT.size + length
-            heard = heard or mask not in (CREATE, MODIFY) or data[begin:at].rstrip(b"\0") == self._kept
+            name = data[begin:at].rstrip(b"\0")
+            if mask not in (CREATE, MODIFY) or name == self._kept:
+                folder = self._where.get(watch, self._folders[0])
+                heard[os.path.join(folder, os.fsdecode(name)) if name else folder] = bool(mask & GONE)
             came = came or bool(mask & FOLDER)
         if came:
             with suppress(OSError):  # what does not ring is looked at all the same, but later
                 self._watch()
-        return heard
+        return list(heard.items())
 
     def _watch(self) -> None:
         """Every folder there is now; one that is watched already stays so."""
         pending, seen = list(self._folders), set[str]()
         while pending:
-            folder = os.path.realpath(pending.pop())
+            path = pending.pop()
+            folder = os.path.realpath(path)
             if folder in seen:
                 continue
             seen.add(folder)
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 events = CLOSED | CREATE | OTHERS | (MODIFY if folder in self._folders else 0)
-                self._call(self._libc.inotify_add_watch, self._events, os.fsencode(folder), events)
+                self._where[self._call(self._libc.inotify_add_watch, self._events, os.fsencode(folder), events)] = path
                 with os.scandir(folder) as entries:
-                    pending += [entry.path for entry in entries if entry.is_dir()]
+                    pending += [os.path.join(path, entry.name) for entry in entries if entry.is_dir()]
 
     def _call(self, function: ctypes._NamedFuncPointer, *args: int | bytes) -> int:
         answer = function(*args)

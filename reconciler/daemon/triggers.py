@@ -32,7 +32,7 @@ STEP = 10
 percent of a core."""
 
 SOON = 1
-"""Milliseconds between two looks when a bell has rung, for at most LATE milliseconds."""
+"""Milliseconds between two looks beside a bell, for at most LATE milliseconds."""
 
 LATE = 30
 
@@ -125,7 +125,14 @@ class Files:
             for change, path in changes:
                 self._changed(path, folders, gone=change == watchfiles.Change.deleted)
             if bell:
-                bell.wait(UNHEARD)
+                self._listen(bell, folders, stop)
+
+    def _listen(self, bell: Bell, folders: dict[str, Path], stop: threading.Event) -> None:
+        """For UNHEARD seconds; what was heard then comes once more, with what was not, and costs one round."""
+        end = time.monotonic() + UNHEARD
+        while not stop.is_set() and (left := end - time.monotonic()) > 0:
+            for path, gone in bell.wait(left):
+                self._changed(path, folders, gone=gone)
 
     def _changed(self, path: str, folders: dict[str, Path], *, gone: bool) -> None:
         real = max((folder for folder in folders if path.startswith(folder)), key=len, default="")
