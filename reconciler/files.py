@@ -60,11 +60,16 @@ class Identity(NamedTuple):
 
 class Replaced(NamedTuple):
     """`identity` of the new file; `displaced`: the bytes of a newer version that somebody else put there at
-    the last moment, which this one took the place of and which the caller must merge."""
+    the last moment, which this one took the place of and which the caller must merge.
+
+    `aged`: how many nanoseconds, by the file system's own clock, its mtime is older at least than that of any version
+    that somebody may write into it.
+    """
 
     identity: Identity
     displaced: bytes | None = None
     displaced_mtime_ns: int | None = None
+    aged: int = 0
 
 
 def identify(path: Path) -> Identity | None:
@@ -129,15 +134,17 @@ def replace(
             if identify(temp) == identity:
                 os.unlink(temp)
             raise
+        aged = _aged(target, identity)
         _sync_folder(target.parent)
         if not swapped:
-            return Replaced(identity)
+            return Replaced(identity, aged=aged)
         displaced = _what_came_out(temp, target, identity, expected)
         if displaced and keep:
             keep(*displaced)
         with around("unlink"):
             os.unlink(temp)
-        return Replaced(identity, *displaced or ())
+        found, mtime_ns = displaced or (None, None)
+        return Replaced(identity, found, mtime_ns, aged)
 
 
 def left_beside(path: Path) -> list[Path]:
@@ -618,6 +625,12 @@ def _swap(temp: Path, target: Path, expected: Identity | None) -> bool:
     except (FileExistsError, FileNotFoundError) as error:
         raise Moved(target) from error
     return False
+
+
+def _aged(target: Path, ours: Identity) -> int:
+    """Its ctime is of the swap, or of our last change before that: whoever writes it does so later."""
+    found = _stat(target)
+    return max(found.st_ctime_ns - found.st_mtime_ns, 0) if found and _identity(found) == ours else 0
 
 
 def _what_came_out(temp: Path, target: Path, ours: Identity, expected: Identity | None) -> tuple[bytes, int] | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler import files
+from reconciler.base import Memory
 from reconciler.plan import Change
-from reconciler.sources.context_file import parse, render
+from reconciler.settings import build
+from reconciler.sources.context_file import NEW, parse, render
+from reconciler.sources.desired import Sources
 from reconciler.sources.pieces import Draft
 from reconciler.state import SHARED, Field, State, encode
 
@@ -128,3 +133,23 @@ def test_what_is_no_json_is_not_followed() -> None:
     text = json.dumps({"agents": {"mary": {"status": "idle"}}})
     for broken in ("", text[:-1], text + "x", text.replace('"idle"', "idle"), text.replace('"idle"', "NaN")):
         assert draft_of(text).follow(broken) is None
+
+
+@pytest.mark.parametrize(("aged", "read"), [(0, True), (1_000_000_000, False)])
+def test_our_own_version_is_read_once_more_only_where_somebody_may_have_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aged: int, read: bool
+) -> None:
+    """One that was long on its way has a time of its own, and 30 MB are not read to see that nobody was there."""
+    chosen, sources = build(tmp_path, {}, {}, {}), Sources()
+    chosen.context_file.parent.mkdir()
+    done = files.replace(chosen.context_file, NEW.encode(), None)
+    sources.wrote(draft_of(NEW), done._replace(aged=aged), NEW.encode())
+    seen, reading = list[Path](), files.read
+
+    def noted(path: Path, limit: int) -> tuple[bytes, files.Identity] | None:
+        seen.append(path)
+        return reading(path, limit)
+
+    monkeypatch.setattr(files, "read", noted)
+    assert sources.read(chosen, Memory(), lambda: 0).context.context is None
+    assert (chosen.context_file in seen) == read

@@ -109,20 +109,20 @@ class Daemon:
                 self._reporting = False
                 self._write_health(workspace)
             if scope is not None:
-                not_before = self._round(workspace, scope)
+                not_before = self._round(workspace, scope, not_before)
                 if scope.agents is None:
                     watcher.watch()
         leftover = self.wakes.leftover()
         if leftover is not None:
-            self._round(workspace, leftover)
+            self._round(workspace, leftover, not_before)
         if self._stopping:
             self.news.stopped()
             self._write_health(workspace)
         else:
             self._reload()
 
-    def _round(self, workspace: Workspace, scope: Scope) -> float:
-        """One round, whatever happens in it; the moment before which there is no next one."""
+    def _round(self, workspace: Workspace, scope: Scope, not_before: float) -> float:
+        """One round, whatever happens in it; the moment before which there is no next one, as `not_before` was."""
         began = time.monotonic()
         try:
             done, away = self._reconcile(workspace, scope)
@@ -152,7 +152,8 @@ class Daemon:
             self.wakes.drop()
         if scope.paths is None:  # errors keep what they went through, and Python hardly ever looks for it (cli.main)
             gc.collect(1 if scope.agents is not None else 2)
-        return now + min(now - began, 1.0)  # under a flood, half of the time at most
+        # Under a flood, half of the time at most; who was at rest before has paid for it.
+        return now + max(0.0, min(now - began, 1.0) - (began - not_before))
 
     def _tidy(self, workspace: Workspace, done: Round) -> None:
         """After a full round with Redis: it has learnt what anybody wrote on files; and once a day, and with new

@@ -206,9 +206,11 @@ class Sources:
         if self._found is not None:
             self._kept, self._found = self._found, None
 
-    def wrote(self, draft: Draft, identity: files.Identity, data: bytes) -> None:
-        """This program's own version is in place."""
-        self._kept, self._found = _Kept(draft, identity, data), None
+    def wrote(self, draft: Draft, done: files.Replaced, data: bytes) -> None:
+        """This program's own version is in place. A large one takes so long to get there that it need not be compared:
+        nobody else can have given it that time."""
+        racy = data if done.aged <= manifests.RACY * 1000 else None
+        self._kept, self._found = _Kept(draft, done.identity, racy), None
 
 
 def _load_all(settings: Settings, memory: Memory, now: int) -> manifests.Loaded:
