@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from . import files
-from .base import Conflict, Memory, part
+from .base import Conflict, Memory, newest_written, part
 from .conflicts import find_conflicts, find_late
 from .edits import FILE, UNSEEN, Key, Version, undo_of
 from .errors import InputError
@@ -46,7 +46,7 @@ def remember(workspace: Workspace, view: View, adopted: Mapping[str, Written]) -
     """
     before, source = view.memory, view.desired.context
     changes = view.plan.towards("file")
-    if source.edits.latest and before.file_versions and before.file_versions[0].written == UNSEEN:
+    if source.edits.latest and newest_written(before.file_versions) == UNSEEN:
         workspace.base.placed(view.now)  # a crash kept this from being noted
     rewrite: Draft | None = None
     state, versions = source.state, list(source.versions)
@@ -74,7 +74,6 @@ def remember(workspace: Workspace, view: View, adopted: Mapping[str, Written]) -
     conflicts = find_conflicts(workspace, view)
     after = replace(after, untold=before.untold or bool(conflicts))
     if _differs(before, after) or versions:
-        files.private_folder(workspace.settings.folder)
         workspace.base.save(before, after, now=view.now, new_versions=versions, conflicts=conflicts)
     workspace.sources.settle()
     return after, rewrite
@@ -293,8 +292,7 @@ def take_left(workspace: Workspace, view: View) -> bool:
     the round must look again.
     """
     versions, path = view.memory.file_versions, workspace.settings.context_file
-    left = files.left_beside(path) if path.parent.exists() else []
-    if not left or not versions or versions[0].written != UNSEEN:  # a version is decoded when it is looked at
+    if newest_written(versions) != UNSEEN or not path.parent.exists() or not (left := files.left_beside(path)):
         return False
     before = versions[1].written if len(versions) > 1 else 0
     for one in left:

@@ -32,6 +32,7 @@ from .rows import (
     enter_conflicts,
     has_ledger,
     is_new,
+    newest_written,
     read_fields,
     read_journal,
     read_known,
@@ -42,7 +43,7 @@ from .rows import (
     with_versions,
 )  # fmt: skip
 
-__all__ = ["Base", "Clean", "Conflict", "Entry", "Memory", "part"]
+__all__ = ["Base", "Clean", "Conflict", "Entry", "Memory", "newest_written", "part"]
 
 
 class Base:
@@ -260,6 +261,8 @@ class Base:
         if read_only and not self._is_half_written():
             quoted = self.path.absolute().as_uri()
             return sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=5)
+        if not read_only:
+            files.private_folder(self.path.parent)
         db = sqlite3.connect(self.path, timeout=5, check_same_thread=False)  # one at a time, whichever
         self.path.chmod(0o600)
         # The journal stays and its head is cleared: a commit costs a third of one that deletes it.

@@ -134,6 +134,13 @@ class Versions(Sequence[Version]):
             return [_version(*row) for row in rows] if isinstance(rows, list) else _version(*rows)
 
 
+def newest_written(versions: Sequence[Version]) -> int:
+    """When the newest version of the file was written, 0 for none; told without decoding it."""
+    if not versions:
+        return 0
+    return versions.rows[0][0] if isinstance(versions, Versions) else versions[0].written
+
+
 def _version(written: int, ours: int, undo: str) -> Version:
     return Version(written, bool(ours), _undo(undo))
 

@@ -38,6 +38,8 @@ MARK_SHA = hashlib.sha1(MARK.encode(), usedforsecurity=False).hexdigest()
 CHUNK = 500
 HUB = "memory:hub"
 SCHEMA_VERSION = 1
+MOMENT: tuple[Command, ...] = (("TIME",), ("HGET", HUB, "epoch"))
+"""Asks the server for its time, and for its mark."""
 
 T = TypeVar("T")
 
@@ -67,17 +69,19 @@ class RedisStore:
         return self._call(lambda: self._observe(base, agents))
 
     def _observe(self, base: State, agents: Iterable[str] | None) -> Live:
-        now, epoch = self._moment()
         problems: list[Problem] = []
         names = sorted(self._all_names(base, problems) if agents is None else set(agents))
         found: dict[str, LiveAgent] = {}
+        told, epoch, *answers = _whole(self._run_read(names[:CHUNK], *MOMENT))  # all in one round trip
+        now = _micros(told)
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
-            for name, raw_hash, sidecar in self._read_chunk(chunk, problems):
+            answers = answers if not start else _whole(self._run_read(chunk))
+            for name, raw_hash, sidecar in _hashes(chunk, answers, problems):
                 if raw_hash or sidecar:
                     found[name], more = read_agent(name, raw_hash, sidecar, base.get(name, {}), now)
                     problems += more
-        return Live(True, now, epoch, found, tuple(problems))
+        return Live(True, now, _text(epoch), found, tuple(problems))
 
     def plain(self) -> dict[str, dict[str, Any] | None]:
         return self._call(self._plain)
@@ -100,8 +104,8 @@ class RedisStore:
 
     def _moment(self) -> tuple[int, str]:
         """The server's time, in µs since 1970 UTC, and its mark; of a cluster, the time of one of its nodes."""
-        (seconds, micros), epoch = _whole(self.wire.exchange([("TIME",), ("HGET", HUB, "epoch")]))
-        return int(seconds) * 1_000_000 + int(micros), _text(epoch)
+        told, epoch = _whole(self.wire.exchange(MOMENT))
+        return _micros(told), _text(epoch)
 
     def _all_names(self, base: State, problems: list[Problem]) -> set[str]:
         """Also those that nobody found in a cluster: a key that moves may be missed on both of its nodes."""
@@ -120,24 +124,14 @@ class RedisStore:
                 hint = "names are letters, digits, dot, dash and underscore; RENAME or DEL the key"
                 problems.append(Problem(Place(text), "not a legal agent name", hint))
 
-    def _read_chunk(
-        self, names: Sequence[str], problems: list[Problem]
-    ) -> Iterable[tuple[str, dict[bytes, bytes], dict[bytes, bytes]]]:
-        """Hash and sidecar of each agent, which belong together: one script reads both."""
-        for name, answer in zip(names, _whole(self._run_read(names)), strict=True):
-            if isinstance(answer, int):
-                key = keys_of(name)[answer - 1]
-                hint = f"TYPE {key} tells what it is; RENAME it to keep it"
-                problems.append(Problem(Place(key), "not a hash", hint, agent=name))
-            else:
-                yield name, _pairs(answer[0]), _pairs(answer[1])
-
-    def _run_read(self, names: Sequence[str]) -> list[Any]:
-        """By the command that cannot write, which servers have from version 7 on."""
-        answers = self.wire.run_script(READ, [(self._read, READ_SHA, "2", *keys_of(name)[:2]) for name in names])
-        if self._read != "EVALSHA" and any("unknown command" in str(a).lower() for a in answers[:1]):
+    def _run_read(self, names: Sequence[str], *before: Command) -> list[Any]:
+        """By the command that cannot write, which servers have from version 7 on; what else is asked `before`."""
+        reads = [(self._read, READ_SHA, "2", *keys_of(name)[:2]) for name in names]
+        answers = self.wire.run_script(READ, [*before, *reads])
+        first = answers[len(before) : len(before) + 1]
+        if self._read != "EVALSHA" and any("unknown command" in str(a).lower() for a in first):
             self._read = "EVALSHA"
-            return self._run_read(names)
+            return self._run_read(names, *before)
         return answers
 
     def write(self, writes: Sequence[Write | Now]) -> list[Written]:
@@ -349,6 +343,24 @@ def _whole(answers: list[Any], passes: Callable[[RedisError], bool] = lambda _: 
         if isinstance(answer, RedisError) and not passes(answer):
             raise answer
     return answers
+
+
+def _micros(told: Sequence[bytes]) -> int:
+    """The answer to TIME, in µs."""
+    return int(told[0]) * 1_000_000 + int(told[1])
+
+
+def _hashes(
+    names: Sequence[str], answers: Sequence[Any], problems: list[Problem]
+) -> Iterable[tuple[str, dict[bytes, bytes], dict[bytes, bytes]]]:
+    """Hash and sidecar of each agent, which belong together: one script reads both."""
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, int):
+            key = keys_of(name)[answer - 1]
+            hint = f"TYPE {key} tells what it is; RENAME it to keep it"
+            problems.append(Problem(Place(key), "not a hash", hint, agent=name))
+        else:
+            yield name, _pairs(answer[0]), _pairs(answer[1])
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -25,7 +25,7 @@ from reconciler.base import Base
 from reconciler.base.warm import WarmBase
 from reconciler.stamp import format_time
 from reconciler.store import redis_store
-from reconciler.store.redis_store import HUB, Limits, RedisStore
+from reconciler.store.redis_store import Limits, RedisStore
 from reconciler.store.wire import NOT_AFTER, Command, Wire
 
 START = 1_900_000_000_250_000
@@ -144,7 +144,7 @@ class SimulatedWire(Wire):
         self.machine.point()
         self._reach()
         self.machine.tick(_WAY)
-        timely = [(*words[:-1], self.machine.not_after()) if words[-1] is NOT_AFTER else words for words in commands]
+        timely = [self._timely(words) for words in commands]
         if self.machine.hangs and commands and commands[0][0] == "EVALSHA":
             self.machine.hangs, self.machine.held = False, (self.machine.now + PATIENCE, timely)
             raise redis.TimeoutError("no answer")
@@ -154,6 +154,12 @@ class SimulatedWire(Wire):
             self.machine.reply_lost = False
             raise redis.TimeoutError("the answer was lost")
         return answers
+
+    def _timely(self, words: Command) -> Command:
+        """A command by the machine's clock."""
+        if words[0] == "TIME":
+            return "HMGET", CLOCK, "s", "u"
+        return (*words[:-1], self.machine.not_after()) if words[-1] is NOT_AFTER else words
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         clock, self.machine.clock = self.machine.clock, []
@@ -173,12 +179,7 @@ class SimulatedStore(RedisStore):
 
     def __init__(self, machine: Machine, origin: str) -> None:
         super().__init__(machine.client, origin, Limits(history=1_000_000))
-        self.machine = machine
         self.wire = machine.wire
-
-    def _moment(self) -> tuple[int, str]:
-        epoch = self.wire.exchange([("HGET", HUB, "epoch")])[0]
-        return self.machine.now, (epoch or b"").decode()
 
     def close(self) -> None:
         """The client is the machine's."""
