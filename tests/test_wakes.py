@@ -16,7 +16,7 @@ from reconciler.base import Base
 from reconciler.daemon import Daemon, Notice
 from reconciler.daemon.news import MOST_WARNED, News
 from reconciler.daemon.triggers import SPARING, SURE, WHOLE, Clock, Files
-from reconciler.daemon.wakes import REST, Wakes
+from reconciler.daemon.wakes import REST, SPARED, Wakes, after
 from reconciler.errors import StoreAway
 from reconciler.settings import build
 from reconciler.store import Now, Write, Written
@@ -135,6 +135,26 @@ def test_at_the_end_also_what_rests_is_done() -> None:
     wakes.live(["mary"])
     settle(wakes, take(wakes), ["mary"])
     assert wakes.leftover() == Scope(MARY, NOBODY)
+
+
+def test_under_a_flood_rounds_take_half_of_the_time() -> None:
+    """Each begins as soon as it may; the longest pause is a second."""
+    not_before = began = 100.0
+    for _ in range(10):
+        not_before = began = after(not_before, began, began + 0.1)
+    assert began == pytest.approx(102.0)
+    assert after(began, began, began + 30) == began + 31
+
+
+def test_after_a_rest_the_next_round_is_at_once() -> None:
+    """But no rest is long enough for a flood."""
+    began = 100.0
+    not_before = after(0.0, began, began + 0.1)
+    assert not_before < began + 0.1
+    for _ in range(10):
+        began = max(not_before, began + 0.1)
+        not_before = after(not_before, began, began + 0.1)
+    assert not_before == pytest.approx(102.2 - SPARED)
 
 
 def test_a_worker_that_waits_is_interrupted() -> None:

@@ -30,7 +30,7 @@ from ..store import AwayStore
 from ..workspace import Workspace, open_workspace
 from .news import News, Notice, Tell
 from .triggers import Clock, Files, Writes, crontab
-from .wakes import REST, Wakes
+from .wakes import REST, Wakes, after
 
 __all__ = ["Daemon", "Notice"]
 
@@ -152,8 +152,7 @@ class Daemon:
             self.wakes.drop()
         if scope.paths is None:  # errors keep what they went through, and Python hardly ever looks for it (cli.main)
             gc.collect(1 if scope.agents is not None else 2)
-        # Under a flood, half of the time at most; who was at rest before has paid for it.
-        return now + max(0.0, min(now - began, 1.0) - (began - not_before))
+        return after(not_before, began, now)
 
     def _tidy(self, workspace: Workspace, done: Round) -> None:
         """After a full round with Redis: it has learnt what anybody wrote on files; and once a day, and with new

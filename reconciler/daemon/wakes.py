@@ -16,6 +16,9 @@ from ..view import Scope
 REST = 0.02
 """Seconds that a drop rests in the spool, so that those of processes which drop at the same time are all there."""
 
+SPARED = 0.25
+"""Seconds at rest that count as the pause of the rounds that follow."""
+
 PATIENCE = 20
 """Somebody who never stops writing is not waited for longer than so many quiet times."""
 
@@ -146,3 +149,12 @@ class Wakes:
         self._all = self._file = False
         self._paths, self._dropped = set(), float("inf")  # each round looks at the spool
         return Scope(agents, paths, resting)
+
+
+def after(not_before: float, began: float, now: float) -> float:
+    """The moment before which no round follows the one from `began` to `now`, `not_before` being its own.
+
+    Under a flood rounds take half of the time at most, so that each takes in what came meanwhile.
+    """
+    took = now - began
+    return max(not_before, began - SPARED) + took + min(took, 1.0)
