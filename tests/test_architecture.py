@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -123,11 +124,28 @@ def _writes(call: ast.Call) -> bool:
     return name in WRITING - {"replace", "rename"} or (owner == "shutil" and name in SHUTIL)
 
 
-def test_help_imports_nothing_heavy() -> None:
-    """`reconciler --help` is fast because it loads no client, no parser, no validator, no tables."""
-    program = "import sys; from reconciler.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+def printed_after(words: list[str], what: str) -> list[str]:
+    """What Python prints on stderr, word by word, in a process that ran these words of the command line."""
+    program = f"import sys; from reconciler.cli import main; main({words}); {what}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
     )
+    return done.stderr.split()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`reconciler --help` is fast because it loads no client, no parser, no validator, no tables."""
+    found = printed_after(["--help"], "print(*sys.modules, file=sys.stderr)")
     heavy = {"redis", "yaml", "jsonschema", "rich", "apscheduler", "watchfiles", "sqlite3", "reconciler.controller"}
-    assert set(done.stderr.split()) & heavy == set()
+    assert set(found) & heavy == set()
+
+
+def test_a_verb_loads_what_looks_up_versions_only_when_it_is_used(tmp_path: Path) -> None:
+    """importlib.metadata brings email, zipfile and csv along; whoever does use it notices nothing."""
+    words = ["--root", str(tmp_path), "--redis", "redis://localhost:1", "history", "mary"]
+    found = printed_after(words, "print(*sys.modules, file=sys.stderr)")
+    assert "redis" in found
+    assert "email.message" not in found
+    use = "from importlib import metadata; import importlib.metadata as same"
+    found = printed_after(words, f"{use}; print(metadata.version('redis'), same is metadata, file=sys.stderr)")
+    assert found[-2:] == [importlib.metadata.version("redis"), "True"]

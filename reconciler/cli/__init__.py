@@ -6,15 +6,17 @@ error is one line with the way out, and the exit code of its class; no traceback
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
-import importlib
+import importlib.util
 import io
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -61,6 +63,7 @@ class Verbs(click.Group):
             return None
         from .examples import EXAMPLES
 
+        _import_later(importlib, "metadata")  # redis-py asks it for its own version, and is told that (store.connect)
         module = importlib.import_module(f".{VERBS[cmd_name][0]}", __package__)
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
@@ -91,6 +94,18 @@ class Verbs(click.Group):
             near = get_close_matches(args[0], VERBS, 1)
             ctx.fail(f"no verb {args[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+
+def _import_later(package: ModuleType, name: str) -> None:
+    """Have a module of a package loaded when something in it is used, as `from package import name` alone does not."""
+    whole = f"{package.__name__}.{name}"
+    found = None if whole in sys.modules else importlib.util.find_spec(whole)
+    if found is not None and found.loader is not None:
+        found.loader = importlib.util.LazyLoader(found.loader)
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        sys.modules[whole] = module
+        setattr(package, name, module)
 
 
 MAX_WIDTH = 100
@@ -136,6 +151,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
     _prepare_streams()
     gc.set_threshold(200_000, 50, 100)  # a round makes millions of values and no cycles: looking cost a third of it
+    atexit.register(gc.freeze)  # what is there at the end need not be looked through: that cost a tenth of `get`
     with _ending_signals():
         try:
             _check_failpoint()
