@@ -80,9 +80,10 @@ def identify(path: Path) -> Identity | None:
 def identify_entry(entry: os.DirEntry[str]) -> Identity | None:
     """The same for an entry of a folder that was listed; None also for what cannot be looked at."""
     try:
-        return _identity(entry.stat())
+        found = entry.stat()
     except OSError:
         return None
+    return tuple.__new__(Identity, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
 
 
 def read(path: Path, limit: int) -> tuple[bytes, Identity] | None:

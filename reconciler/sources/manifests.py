@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -248,11 +248,13 @@ def identities(folder: Path) -> dict[str, files.Identity | None]:
     """The same as texts, each with its identity; None for a link that leads nowhere."""
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem(Place(str(folder)), "not a folder", "manifests are files in a folder"))
-    found = {entry.path: files.identify_entry(entry) for entry in _walk(str(folder))} if folder.exists() else {}
-    return dict(sorted(found.items()))
+    found: dict[str, files.Identity | None] = {}
+    if folder.exists():
+        _walk(str(folder), found)
+    return {path: found[path] for path in sorted(found)}
 
 
-def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
+def _walk(folder: str, found: dict[str, files.Identity | None]) -> None:
     try:
         with os.scandir(folder) as listed:
             entries = list(listed)
@@ -263,9 +265,9 @@ def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            _walk(entry.path, found)
         elif entry.name.endswith((".yaml", ".yml")) and not (entry.is_symlink() and os.path.isdir(entry)):
-            yield entry
+            found[entry.path] = files.identify_entry(entry)
 
 
 def shown(path: Path | str, base: Path) -> str:

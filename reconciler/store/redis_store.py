@@ -275,8 +275,8 @@ class RedisStore:
         return "" if self.wire.scattered else self._call(self._mark)
 
     def _mark(self) -> str:
-        """By the server itself, which takes a third of the time of reading all of it."""
-        found, cursor = {self._moment()[1].encode()}, "0"
+        """By the server itself, which takes a fifth of the time of reading all of it."""
+        epoch, found, cursor = self._moment()[1], set[bytes](), "0"
         while True:
             command = ("EVALSHA_RO", MARK_SHA, "0", cursor, str(2 * CHUNK))
             answer = self.wire.run_script(MARK, [command])[0]
@@ -285,7 +285,7 @@ class RedisStore:
             found.update(answer[1])
             cursor = answer[0].decode()
             if cursor == "0":
-                return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+                return hashlib.sha256(b"\0".join([epoch.encode(), *sorted(found)])).hexdigest()
 
     def close(self) -> None:
         self.client.close()
