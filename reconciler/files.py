@@ -86,7 +86,7 @@ def identify_entry(entry: os.DirEntry[str]) -> Identity | None:
     return tuple.__new__(Identity, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
 
 
-def read(path: Path, limit: int) -> tuple[bytes, Identity] | None:
+def read(path: Path | str, limit: int) -> tuple[bytes, Identity] | None:
     """One consistent version of a file of at most `limit` bytes; None: nothing there.
 
     Raises InputError for anything that is not a readable regular file, without ever waiting on it.
@@ -522,28 +522,34 @@ def _reported(path: Path, doing: str = "written") -> Iterator[None]:
         raise ReconcilerError(f"{path}: cannot be {doing}: {_reason(error)}", hint=hint) from error
 
 
-def _unreadable(path: Path, message: str, hint: str = "") -> InputError:
+def _unreadable(path: Path | str, message: str, hint: str = "") -> InputError:
     return InputError(Problem(Place(str(path)), message, hint))
 
 
-def _check_readable(path: Path, found: os.stat_result, limit: int) -> None:
+def _check_readable(path: Path | str, found: os.stat_result, limit: int) -> None:
+    if stat.S_ISREG(found.st_mode) and found.st_size <= limit:
+        return
     if stat.S_ISDIR(found.st_mode):
         raise _unreadable(path, "is a folder, not a file", "move it away")
     if not stat.S_ISREG(found.st_mode):
         raise _unreadable(path, "is not a regular file", "move it away; it would never end or say nothing")
-    if found.st_size > limit:
-        raise _unreadable(path, f"is larger than {limit} bytes ({found.st_size})", "make it smaller")
+    raise _unreadable(path, f"is larger than {limit} bytes ({found.st_size})", "make it smaller")
 
 
-def _read_once(path: Path, limit: int) -> tuple[bytes, Identity] | None:
+def _read_once(path: Path | str, limit: int) -> tuple[bytes, Identity] | None:
     """None: it changed meanwhile."""
     # Looked at before it is opened (opening a device can do something) and again when it is.
     _check_readable(path, os.stat(path), limit)
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
-        before = os.fstat(file.fileno())
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        before = os.fstat(number)
         _check_readable(path, before, limit)
-        data = file.read(before.st_size + 1)
-        after = _identity(os.fstat(file.fileno()))
+        data = os.read(number, before.st_size + 1)
+        while len(data) < before.st_size and (more := os.read(number, before.st_size + 1 - len(data))):
+            data += more  # a very large file, or a file system that gives a part at a time
+        after = _identity(os.fstat(number))
+    finally:
+        os.close(number)
     if after is None or after != _identity(before) or len(data) != before.st_size:
         return None
     return data, after

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from .errors import Problem
 from .plan import Change, Plan
 from .stamp import SECOND, format_time
+from .state import QUIET
 
 SIGN = {"create": "+", "update": "~", "delete": "-"}
 
@@ -31,7 +34,7 @@ def text_lines(plan: Plan, columns: int | None = None) -> Iterator[Line]:
     `columns`: the terminal's width; why a value won stands on a line of its own where it would not fit. None:
     one line a field, however long.
     """
-    for agent, group in groupby(plan.changes, key=lambda change: change.agent):
+    for agent, group in groupby(plan.changes, attrgetter("agent")):
         yield Line("agent", agent)
         yield from _agent_lines(_joined(group), columns)
     for held in plan.withheld:
@@ -47,11 +50,14 @@ def _joined(changes: Iterable[Change]) -> list[tuple[Change, str]]:
     changes, so they are shown only where there is nothing else."""
     rows: dict[tuple[str, str | None, str | None], tuple[Change, str]] = {}
     for change in changes:
-        key = (change.field, change.old, change.new)
+        key = _learnt(change)
         known = rows.get(key)
         rows[key] = (change, f"→ {change.direction}") if known is None else (known[0], "→ both")
     shown = [row for row in rows.values() if not row[0].quiet]
     return shown or list(rows.values())
+
+
+_learnt = attrgetter("field", "old", "new")
 
 
 def _agent_lines(rows: list[tuple[Change, str]], columns: int | None) -> Iterator[Line]:
@@ -62,9 +68,9 @@ def _agent_lines(rows: list[tuple[Change, str]], columns: int | None) -> Iterato
     texts = [values(change, most) for change, _ in rows]
     text_room = max(map(len, texts))
     for (change, where), name, text in zip(rows, names, texts, strict=True):
-        style = "quiet" if change.quiet else change.op
-        line = f"  {SIGN[change.op]} {name:<{name_room}}  {text:<{text_room}}  {where:<{where_room}}"
-        reason = why(change)
+        op, reason = change.op, why(change)
+        style = "quiet" if change.field in QUIET else op
+        line = f"  {SIGN[op]} {name.ljust(name_room)}  {text.ljust(text_room)}  {where.ljust(where_room)}"
         if columns is None or len(line) + 2 + len(reason) <= columns:
             yield Line(style, f"{line}  {reason}")
         else:
@@ -74,13 +80,10 @@ def _agent_lines(rows: list[tuple[Change, str]], columns: int | None) -> Iterato
 
 def summary(plan: Plan) -> str:
     """One line: how much there is to do."""
-    counted = [change for change in plan.changes if not change.quiet]
-    quiet = len(plan.changes) - len(counted)
-    parts = [
-        f"{sum(change.direction == side for change in counted)} → {side}"
-        for side in ("redis", "file")
-        if any(change.direction == side for change in counted)
-    ]
+    counted = Counter(change.direction for change in plan.changes if change.field not in QUIET)
+    differences = counted.total()
+    quiet = len(plan.changes) - differences
+    parts = [f"{counted[side]} → {side}" for side in ("redis", "file") if counted[side]]
     if quiet:
         parts.append(f"{quiet} timestamp{'s' * (quiet != 1)} carried along")
     if plan.withheld:
@@ -88,7 +91,7 @@ def summary(plan: Plan) -> str:
     away = "" if plan.redis_up else " (Redis is away: files and base only)"
     if plan.in_sync:
         return "In sync" + (f": {', '.join(parts)}" if parts else "") + "." + away
-    return f"{len(counted)} difference{'s' * (len(counted) != 1)}: {', '.join(parts)}.{away}"
+    return f"{differences} difference{'s' * (differences != 1)}: {', '.join(parts)}.{away}"
 
 
 def why(change: Change) -> str:

@@ -117,6 +117,8 @@ def encode(value: object) -> str:
     """Plain data as JSON text. Raises NotJson for what JSON cannot say (NaN, sets, other keys than text)."""
     if type(value) is str and value.isascii():
         return encode_basestring(value)
+    if type(value) is int and value.bit_length() < 64:
+        return repr(value)
     try:
         text = _ENCODER.encode(value)
         text.encode()

@@ -205,8 +205,8 @@ def test_the_quick_way_reads_what_the_long_way_reads(text: str) -> None:
     """Or leaves it to that one, which also says what is wrong."""
     parser = yaml_text._parser(text)
     try:
-        quick = read_usual(parser.get_event, yaml_text._scalar)
-    except (yaml.YAMLError, yaml_text._Bad):
+        quick = read_usual(parser.get_event, yaml_text._plain)
+    except (yaml.YAMLError, yaml_text._Odd):
         quick = None
     if quick is not None:
         assert quick == [Document(value, line) for value, line, _ in yaml_text._documents(text, keep_marks=False)]

@@ -189,11 +189,12 @@ def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
     found: dict[str, File] = {}
     problems: list[Problem] = []
     broken: set[str] = set()
+    above = f"{base}{os.sep}"
     for path, identity in identities(folder).items():
-        name = shown(path, base)
+        name = path.removeprefix(above)
         before = known.files.get(name)
         try:
-            file, more = _load_file(Path(path), name, before, now, identity)
+            file, more = _load_file(path, name, before, now, identity)
             problems += more
             broken.update(problem.agent for problem in more if problem.agent and problem.severity == "error")
         except InputError as error:
@@ -276,7 +277,7 @@ def shown(path: Path | str, base: Path) -> str:
 
 
 def _load_file(
-    path: Path, name: str, before: File | None, now: int, identity: files.Identity | None
+    path: Path | str, name: str, before: File | None, now: int, identity: files.Identity | None
 ) -> tuple[File | None, list[Problem]]:
     if before is not None and not before.racy and identity == before.identity:
         return before, []

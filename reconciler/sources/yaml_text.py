@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
+from contextlib import suppress
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -62,9 +63,10 @@ def read_documents(data: bytes, source: str) -> list[Document]:
     text = decode_text(data, source)
     try:
         # a node has a character at least, and so has its value
-        usual = read_usual(_parser(text).get_event, _scalar) if 2 * len(text) < MAX_NODES else None
-        if usual is not None:
-            return usual
+        with suppress(_Odd):  # the long way says where
+            usual = read_usual(_parser(text).get_event, _plain) if 2 * len(text) < MAX_NODES else None
+            if usual is not None:
+                return usual
         return [Document(value, line) for value, line, _ in _documents(text, keep_marks=False)]
     except _Bad as bad:
         raise InputError(_problem(bad.message, text, Place(source, bad.line, bad.column), bad.hint)) from None
@@ -228,6 +230,23 @@ def _scalar(event: ScalarEvent) -> Any:
         raise _Bad(f"the tag {clip(event.tag, 60)} is not supported", event, "JSON's types only")
     if event.style:
         return value
+    try:
+        return _plain(value)
+    except _Odd as odd:
+        message, hint = odd.args
+        raise _Bad(message, event, hint) from None
+
+
+class _Odd(Exception):
+    """A plain scalar that is refused: why, and what to do."""
+
+
+def _plain(value: str) -> Any:
+    """What a scalar without quotes stands for. Raises _Odd."""
+    return _short(value) if len(value) < 40 else _meaning(value)
+
+
+def _meaning(value: str) -> Any:
     if value in _LITERALS:
         return _LITERALS[value]
     if value[0] not in "+-.0123456789":
@@ -239,12 +258,16 @@ def _scalar(event: ScalarEvent) -> Any:
             number = float(value)
             if math.isfinite(number):
                 return number
-            raise _Bad(f"the number {value[:20]} is too large", event)
+            raise _Odd(f"the number {value[:20]} is too large", "")
     except ValueError:
-        raise _Bad("a number of more than 4,300 digits", event) from None
+        raise _Odd("a number of more than 4,300 digits", "") from None
     if _NOT_FINITE.fullmatch(value):
-        raise _Bad(f"{clip(value, 40)} is no JSON number", event, "put it in quotes if it is text")
+        raise _Odd(f"{clip(value, 40)} is no JSON number", "put it in quotes if it is text")
     return value
+
+
+_short = lru_cache(maxsize=10_000)(_meaning)
+"""Most plain scalars are the same few words in all files."""
 
 
 class _Dumper(yaml.SafeDumper):

@@ -25,8 +25,9 @@ from ..state import MAX_DEPTH
 from .text import Document
 
 
-def read_usual(next_event: Callable[[], Any], scalar: Callable[[ScalarEvent], Any]) -> list[Document] | None:
-    """All documents, or None where one is not usual. `scalar` gives a scalar's value. Raises what the two raise."""
+def read_usual(next_event: Callable[[], Any], plain: Callable[[str], Any]) -> list[Document] | None:
+    """All documents, or None where one is not usual. `plain` gives the value of a scalar without quotes. Raises what
+    the two raise."""
     documents: list[Document] = []
     around: list[Any] = []
     top: Any = None  # the innermost container, whose waiting key is `key`
@@ -34,32 +35,39 @@ def read_usual(next_event: Callable[[], Any], scalar: Callable[[ScalarEvent], An
     result, line = None, 1
     while (event := next_event()) is not None:
         kind = type(event)
-        if kind is ScalarEvent or kind is MappingStartEvent or kind is SequenceStartEvent:
+        if kind is ScalarEvent:
             if event.anchor is not None or event.tag is not None:
                 return None
-            value = scalar(event) if kind is ScalarEvent else {} if kind is MappingStartEvent else []
-            if type(top) is list:
-                top.append(value)
-            elif top is None:
-                result = value
-            elif key is not None:
-                top[key], key = value, None
-            elif type(value) is str and value not in top and value != "<<":
-                key = value
-                continue
-            else:
+            value = event.value if event.style else plain(event.value)
+        elif kind is MappingStartEvent or kind is SequenceStartEvent:
+            if event.anchor is not None or event.tag is not None or len(around) >= MAX_DEPTH:
                 return None
-            if kind is not ScalarEvent:
-                if len(around) >= MAX_DEPTH:
-                    return None
-                around.append(top)
-                top = value
+            value = {} if kind is MappingStartEvent else []
         elif kind is MappingEndEvent or kind is SequenceEndEvent:
             top = around.pop()
+            continue
         elif kind is DocumentStartEvent:
             result, line = None, event.start_mark.line + 1
+            continue
         elif kind is DocumentEndEvent:
             documents.append(Document(result, line))
-        elif kind is not StreamStartEvent and kind is not StreamEndEvent:
+            continue
+        elif kind is StreamStartEvent or kind is StreamEndEvent:
+            continue
+        else:
             return None
+        if key is not None:
+            top[key], key = value, None
+        elif type(top) is list:
+            top.append(value)
+        elif top is None:
+            result = value
+        elif type(value) is str and value not in top and value != "<<":
+            key = value
+            continue
+        else:
+            return None
+        if kind is not ScalarEvent:
+            around.append(top)
+            top = value
     return documents
