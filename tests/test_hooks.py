@@ -167,6 +167,39 @@ def test_the_caller_may_have_any_options_and_keeps_them(tools: Tools) -> None:
     ]
 
 
+def test_a_caller_may_unload_what_a_hook_needs(tools: Tools) -> None:
+    """Or have loaded only some of it, before or between two calls."""
+    tools.zsh(
+        """
+        zmodload -F zsh/datetime b:strftime; zmodload -F zsh/files b:zf_ln
+        source tools/reconciler.zsh
+        reconciler_mary_task 1
+        zmodload -u zsh/files zsh/datetime zsh/system
+        reconciler_mary_task 2
+        zmodload -u zsh/system
+        reconciler_mary_task 3
+        """
+    )
+    assert [value["last_task"] for value in tools.values()] == ["1", "2", "3"]
+
+
+def test_a_tilde_in_luka_sot_is_the_home_also_beside_a_folder_of_that_name(tools: Tools) -> None:
+    """And a path from the current folder is one, at each call."""
+    (tools.root / "~" / ".reconciler" / "spool").mkdir(parents=True)
+    (tools.root / "inner" / "tools").mkdir(parents=True)
+    tools.zsh(
+        """
+        source tools/reconciler.zsh
+        export LUKA_SOT='~'; reconciler_mary_task 1
+        LUKA_SOT=inner; reconciler_mary_task 2
+        cd inner; LUKA_SOT=..; reconciler_mary_task 3
+        unset LUKA_SOT; reconciler_mary_task 4
+        """
+    )
+    assert [value["last_task"] for value in tools.values()] == ["1", "3", "4"]
+    assert [value["last_task"] for value in Tools(tools.root / "inner").values()] == ["2"]
+
+
 def test_what_zshenv_sets_matters_to_no_hook(tools: Tools) -> None:
     """It is read where a caller says `zsh tools/...`."""
     (tools.root / ".zshenv").write_text(STRANGE + "alias source=false reconciler_mary_task=false exit=false")

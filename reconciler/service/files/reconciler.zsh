@@ -66,18 +66,24 @@ reconciler_rnd_learning() {
   reconciler_drop rnd learning text "${1-}" ${2:+last_proposal} ${2:+text} ${2:+"$2"}
 }
 
+# The parts of zsh that a drop needs: when this is sourced, and again if somebody unloaded one.
+_reconciler_load() {
+  zmodload -F zsh/files b:zf_mv b:zf_rm b:zf_mkdir b:zf_chmod
+  zmodload -F zsh/datetime p:EPOCHREALTIME
+  zmodload -F zsh/system b:sysopen b:syswrite b:sysread b:syserror p:sysparams
+}
+_reconciler_load 2>/dev/null
+
 # Written beside the place, each part ended by a NUL, then renamed: nobody sees half of it. The name is the time in
 # microseconds and the process: drops are taken in as the calls were made. (One function: a call copies its arguments.)
 reconciler_drop() {
-  builtin emulate -LR zsh
-  setopt no_multibyte local_traps
+  builtin emulate -LR zsh -o no_multibyte -o local_traps
   trap - ZERR
-  local _reconciler_spool _reconciler_why _reconciler_name _reconciler_temp
+  local _reconciler_spool=${LUKA_SOT:-${_reconciler_file:h:h}}/.reconciler/spool
+  local _reconciler_why _reconciler_name _reconciler_temp
   local -i _reconciler_fd=-1 _reconciler_n
   {
-    zmodload -F zsh/files b:zf_mv b:zf_rm b:zf_mkdir b:zf_chmod
-    zmodload -F zsh/datetime p:EPOCHREALTIME
-    zmodload -F zsh/system b:sysopen b:syswrite b:sysread b:syserror p:sysparams
+    zmodload -e zsh/files zsh/datetime zsh/system || _reconciler_load
     for (( _reconciler_n = 3; _reconciler_n < $#; _reconciler_n += 3 )); do
       [[ $argv[_reconciler_n] == json ]] || continue
       if [[ $argv[_reconciler_n+1] == - ]]; then
@@ -91,7 +97,7 @@ reconciler_drop() {
     [[ "$argv" != *$'\0'* ]] || argv=("${(@)argv//$'\0'/}")
     if (( $# < 4 || $# % 3 != 1 )); then
       _reconciler_why="each key needs its type, text or json, and its value"
-    elif _reconciler_find_spool; then
+    elif [[ $_reconciler_spool == /* && -d $_reconciler_spool ]] || _reconciler_find_spool; then
       (( _reconciler_n = EPOCHREALTIME * 1000000 ))
       (( _reconciler_n > _reconciler_last )) || (( _reconciler_n = _reconciler_last + 1 ))
       while _reconciler_name=${(l:16::0:)_reconciler_n}-$sysparams[pid].drop; do
@@ -116,7 +122,7 @@ reconciler_drop() {
   return 0
 }
 
-# Where drops go; made if it is not there. LUKA_SOT may hold a ~ that nobody expanded.
+# Where drops go if that is not plain; made if it is not there. LUKA_SOT may hold a ~ that nobody expanded.
 _reconciler_find_spool() {
   local _reconciler_root=${LUKA_SOT-} _reconciler_folder
   if [[ -z $_reconciler_root ]]; then
