@@ -68,13 +68,28 @@ def test_a_second_read_reads_only_what_was_written_since(hub: UnifiedMemoryHub, 
 
 
 def test_a_reader_may_do_with_it_what_it_likes(hub: UnifiedMemoryHub) -> None:
-    """The next one gets another copy."""
-    hub.update_agent_context("mary", {"list": [1, {"a": 2}]})
-    found = hub.get_unified_context()
-    found["agents"]["mary"]["context"]["list"][1]["a"] = "spoilt"
-    found["agents"]["other"] = {}
-    assert hub.get_unified_context()["agents"]["mary"]["context"] == {"list": [1, {"a": 2}]}
-    assert set(hub.get_unified_context()["agents"]) == {"mary"}
+    """The next ones get other copies, of whichever kind: no container at any depth is in two of them."""
+    for name in ("mary", "rnd"):
+        hub.update_agent_context(name, {"list": [1, {"a": [2, []]}, "x"], "empty": {}, "deep": {"a": {"b": {}}}})
+    hub.update_many({f"a{number}": {"n": number} for number in range(150)})
+    found = [hub.get_unified_context() for _ in range(4)]
+    assert found.count(found[0]) == 4
+    seen = [id(part) for whole in found for part in containers(whole)]
+    assert len(seen) == len(set(seen))
+    for whole in found:
+        whole["agents"]["mary"]["context"]["list"][1]["a"].append("spoilt")
+        whole["agents"]["other"] = {}
+        after = hub.get_unified_context()["agents"]
+        assert after["mary"]["context"]["list"] == [1, {"a": [2, []]}, "x"] and "other" not in after
+
+
+def containers(value: Any) -> Iterator[Any]:
+    """Every dict and list of a document; it holds nothing else that can be changed, and nothing that is like them."""
+    if isinstance(value, dict | list):
+        assert type(value) is dict or type(value) is list
+        yield value
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from containers(part)
 
 
 def test_nothing_kept_is_believed_after_a_lost_connection(hub: UnifiedMemoryHub, real: Memory) -> None:
