@@ -51,6 +51,9 @@ VERBS = {
     "completion": ("completing", "Print what completes this command in zsh or bash."),
 }
 
+LASTING = ("run", "watch")
+"""They have threads, of which two could load a module that is loaded late at once; and a start is little of them."""
+
 
 class Verbs(click.Group):
     """Finds a verb's module by the table above."""
@@ -63,7 +66,8 @@ class Verbs(click.Group):
             return None
         from .examples import EXAMPLES
 
-        _import_later(importlib, "metadata")  # redis-py asks it for its own version, and is told that (store.connect)
+        if cmd_name not in LASTING:
+            _import_later(importlib, "metadata")  # redis-py asks it for its own version, which store.connect tells it
         module = importlib.import_module(f".{VERBS[cmd_name][0]}", __package__)
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
