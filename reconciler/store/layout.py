@@ -46,6 +46,8 @@ _ENTRY = re.compile(r"([0-9]{1,18})(?: ([sjcx]) (\S+)(?: (.*))?)?", re.S)
 _FIRST = re.compile(r"([0-9]{1,18}) (.*)", re.S)
 _VERSION = re.compile(r"[0-9]{1,15}")
 """As `write.lua` believes them: what is longer is no stamp and no version, as if it were not there."""
+_FORMER = re.compile(r"\.(context\.|last_update\Z)")
+"""Names of registers as they were before a sidecar told who wrote first; the script gives them their new ones."""
 _LAST = "@"
 ABSENT = Seen("-")
 
@@ -139,31 +141,31 @@ def register(field: str) -> str:
     return _LAST if field == LAST_UPDATE else "." + field
 
 
-def _field_of(name: str, *, former: bool) -> str | None:
-    """The field of a register. In a `former` version's sidecar they are `.context.task` and `.last_update` too."""
-    if name.startswith(":"):
+def _field_of(name: str) -> str | None:
+    if name[:1] == ":":
         return CONTEXT + name[1:]
-    if name.startswith("."):
-        field = name[1:]
-        return field if former or not (field.startswith(CONTEXT) or field == LAST_UPDATE) else None
+    if name[:1] == ".":
+        return name[1:]
     return LAST_UPDATE if name == _LAST else None
 
 
 def read_registers(sidecar: Mapping[str, str]) -> dict[str, Entry]:
     """What the sidecar knows of each field; a register that cannot be read is left out."""
-    found = {}
+    found: dict[str, Entry] = {}
     first = _FIRST.fullmatch(sidecar.get("by", ""))
+    birth, writer = (int(first[1]), first[2]) if first else (0, "")
     for name, packed in sidecar.items():
-        field, parts = _field_of(name, former=first is None), _ENTRY.fullmatch(packed)
-        if field is None or parts is None:
+        field = _field_of(name)
+        parts = _ENTRY.fullmatch(packed) if field is not None else None
+        if field is None or parts is None or (first and name[0] == "." and _FORMER.match(name)):
             continue
         at, kind, mark, by = parts.groups()
         if by is not None:
             found[field] = Entry(int(at), kind, mark, by)
+        elif name == _LAST and first:
+            found[field] = Entry(int(at), kind or "s", mark or "-", writer)
         elif first:
-            since = 0 if field == LAST_UPDATE else int(first[1])
-            kind = kind or ("s" if field == LAST_UPDATE else "c")
-            found[field] = Entry(since + int(at), kind, mark or "-", first[2])
+            found[field] = Entry(birth + int(at), kind or "c", mark or "-", writer)
     return found
 
 

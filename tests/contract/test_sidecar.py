@@ -94,3 +94,11 @@ def test_without_the_first_write_what_counts_from_it_is_unknown(memory: Memory, 
     now = registers(memory.redis, "mary")["last_update"].at
     assert all(entry.at <= now for entry in registers(memory.redis, "mary").values())
     assert values(memory) == {"status": '"idle"', "context.k": "2", "context.l": "2"}
+
+
+def test_a_former_name_beside_the_first_write_means_nothing(memory: Memory) -> None:
+    """It was written over long ago, or by a process that is older than the server's memory."""
+    write(memory, put("context.k", 1), put("status", "busy"))
+    memory.redis.hset(MARY.sidecar, mapping={".context.k": f"{T} x - b", ".last_update": f"{T} x - b"})
+    live = look(memory)
+    assert not live.raw and live.fields["context.k"].text == "1"
