@@ -263,7 +263,7 @@ def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Draft 
         workspace.base.unwrite(memory, view.memory.file if source.emptied else source.state)
         return True
     workspace.base.placed(view.now)
-    workspace.sources.wrote(rewrite, done, data)
+    workspace.sources.wrote(rewrite, done)
     return done.displaced is not None
 
 

@@ -82,7 +82,7 @@ class View:
 def look(workspace: Workspace, options: Options, scope: Scope = ALL) -> View:
     """Observe the replicas, merge them, and plan what each side must learn."""
     settings = workspace.settings
-    memory = workspace.base.load()
+    memory = workspace.base.load() if scope.agents is not None else workspace.base.load().unpacked()
     reading = workspace.sources.read(settings, memory, workspace.clock, scope.paths)
     now = workspace.clock()  # not before: a file that was saved meanwhile is none of the future
     waiting = _waiting(workspace, options, memory, now)
@@ -123,13 +123,15 @@ def _observe(
     live = workspace.store.observe(memory.merged, names)
     if names is not None and (live.epoch != memory.epoch or _is_new(names, memory)) and live.up:
         names, live = None, workspace.store.observe(memory.merged)
+    memory = memory if names is not None else memory.unpacked()
     whole, touched = names is None, reading.touched if reading.touched is not None else scope.resting
     resting = frozenset(name for name in scope.resting - touched
                         if name in live.agents and (live.agents[name].raw or live.agents[name].foreign))  # fmt: skip
     if resting:
         if names is None:
-            known = reading.context.state.keys() | reading.loaded.manifests.keys() | memory.manifests.fields.keys()
-            names = frozenset(memory.merged.keys() | live.agents.keys() | known | touched)
+            known = memory.merged.keys() | memory.file.keys() | memory.manifests.fields.keys() | live.agents.keys()
+            named = reading.context.state.keys() | reading.loaded.manifests.keys() | touched
+            names = frozenset(known | named)
         names -= resting
         live = replace(live, agents={name: found for name, found in live.agents.items() if name in names})
     if names is not None:

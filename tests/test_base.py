@@ -6,14 +6,19 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.base import Base, Memory
-from reconciler.base.rows import FIRST
-from reconciler.edits import Version
+from reconciler.base.packed import Packed
+from reconciler.base.rows import FIRST, Versions
+from reconciler.base.warm import WarmBase
+from reconciler.edits import UNSEEN, Version
 from reconciler.errors import ReconcilerError
-from reconciler.state import Field
+from reconciler.state import SHARED, Field, encode, present
 
 
 def test_a_first_save_that_was_cut_off_is_no_memory(tmp_path: Path) -> None:
@@ -124,3 +129,42 @@ def test_a_version_that_is_no_whole_number_is_damage(tmp_path: Path) -> None:
         database.execute("UPDATE agent SET version = 9e999")
     with pytest.raises(ReconcilerError, match="damaged"):
         base.version("mary")
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(["status", "context.a", "context.é", "insight"]),
+    st.builds(Field, st.none() | st.text(max_size=3).map(encode), st.integers(0, 1 << 62), st.sampled_from(["x", "y"])),
+    max_size=4,
+)
+STATES = st.dictionaries(st.sampled_from(["mary", "gc", "rnd", SHARED]), FIELDS, max_size=4)
+law = settings(derandomize=True, database=None, deadline=None, max_examples=200)
+
+
+@law
+@given(STATES, STATES)
+def test_a_state_that_is_kept_packed_says_the_same(merged: dict[str, Any], file: dict[str, Any]) -> None:
+    """Field by field, in order; unpacked at once or agent by agent, and what two states have in common."""
+    packed = Packed(merged.items())
+    memory = Memory(merged=packed, file=Packed({**file, **merged}.items(), packed))
+    whole = memory.unpacked()
+    assert packed == merged == whole.merged and memory.file == {**file, **merged} == whole.file
+    assert [list(packed[name]) for name in packed] == [list(fields) for fields in merged.values()]
+    assert memory.agents() == whole.agents() == sum(name != SHARED and bool(present(merged[name])) for name in merged)
+
+
+@pytest.mark.parametrize("field", [Field("1", 1.5, "x"), Field("[1,\n2]", 1, "x"), Field(7, 1, "x")])  # type: ignore[arg-type]
+def test_what_is_no_field_is_not_packed(field: Field) -> None:
+    """A damaged row is told when it is read, not at some later look at it."""
+    with pytest.raises((ValueError, TypeError)):
+        Packed([("mary", {"status": field})])
+
+
+def test_a_long_version_is_kept_short(tmp_path: Path) -> None:
+    """The first version of a file is about everything in it, and hardly ever looked at."""
+    base, undo = WarmBase(tmp_path), {("mary", f"context.{number}"): None for number in range(1_000)}
+    base.save(Memory(), Memory(empty=False), now=10, new_versions=[Version(UNSEEN, True, undo)])
+    base.placed(20)
+    kept = base.load().file_versions
+    assert isinstance(kept, Versions) and len(kept.rows[0][2]) < 5_000
+    base.close()  # which writes the time
+    assert list(kept) == list(Base(tmp_path).load().file_versions) == [Version(20, True, undo)]

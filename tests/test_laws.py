@@ -351,6 +351,7 @@ class WarmWorld(World):
         agents = None if self.agents is None else frozenset(self.agents)
         scope = Scope(agents, None if self.paths is None else frozenset(self.paths))
         done = reconcile(self.workspace, Options(dry=dry), scope)
+        self.workspace.sources.rest()
         self.agents, self.paths = set(done.again), set()
         return done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from reconciler import files
 from reconciler.base import Memory
 from reconciler.plan import Change
 from reconciler.settings import build
+from reconciler.sources import pieces
 from reconciler.sources.context_file import NEW, parse, render
 from reconciler.sources.desired import Sources
 from reconciler.sources.pieces import Draft
@@ -42,8 +43,19 @@ EDITS = st.dictionaries(st.tuples(AGENTS | st.just(SHARED), st.sampled_from(["st
 law = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 
 
-def draft_of(text: str) -> Draft:
-    return Draft(parse(text.encode(), "c.json", LOCAL))
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    """So that three agents are more than one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "BLOCK", 2)
+        yield
+
+
+def draft_of(text: str, *, rested: bool = False) -> Draft:
+    draft = Draft(parse(text.encode(), "c.json", LOCAL))
+    if rested:
+        draft.rest()
+    return draft
 
 
 def changes_of(wanted: Mapping[tuple[str, str], object]) -> tuple[dict[str, dict[str, Change]], State]:
@@ -59,20 +71,21 @@ def changes_of(wanted: Mapping[tuple[str, str], object]) -> tuple[dict[str, dict
 
 
 @law
-@given(FILES, INDENTS, EDITS)
+@given(FILES, INDENTS, EDITS, st.booleans())
 def test_an_edit_in_place_gives_the_same_text_and_the_same_values(
-    data: dict[str, Any], indent: int | str | None, wanted: dict[tuple[str, str], object]
+    data: dict[str, Any], indent: int | str | None, wanted: dict[tuple[str, str], object], rested: bool
 ) -> None:
     """Where it gives anything: what is more than new values in known places is left to the long way."""
     text = json.dumps(data, indent=indent, ensure_ascii=False)
     changes, merged = changes_of(wanted)
     before = parse(text.encode(), "c.json", LOCAL)
     expected = render(before, changes, merged, TIME)
-    draft = draft_of(text)
+    draft = draft_of(text, rested=rested)
     if draft.edited(changes, merged, TIME):
         found, again = draft.context, parse(expected.encode(), "c.json", LOCAL)
         assert found.text == expected
         assert (found.values, found.problems) == (again.values, again.problems)
+        assert draft.says(expected.encode()) and draft.says(text.encode()) == (text == expected)
 
 
 def test_one_new_value_is_edited_in_place_again_and_again() -> None:
@@ -85,11 +98,12 @@ def test_one_new_value_is_edited_in_place_again_and_again() -> None:
         assert json.loads(draft.context.text)["agents"]["mary"] == {"status": value, "context": {"a": [value]}}
 
 
+@pytest.mark.parametrize("rested", [False, True])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_new_agent_comes_behind_the_last_one(indent: int | None) -> None:
+def test_a_new_agent_comes_behind_the_last_one(indent: int | None, rested: bool) -> None:
     """Without parsing the file again; what stands behind the agents stays where it is."""
     agents = {"mary": {"status": "idle"}, "cls": {"status": "idle"}}
-    draft = draft_of(json.dumps({"agents": agents, "work": 1, "last_update": "x"}, indent=indent))
+    draft = draft_of(json.dumps({"agents": agents, "work": 1, "last_update": "x"}, indent=indent), rested=rested)
     for name in ("gc", "rnd"):
         assert draft.edited(*changes_of({(name, "status"): "new", (SHARED, "work"): name}), TIME)
     found = draft.context
@@ -100,13 +114,13 @@ def test_a_new_agent_comes_behind_the_last_one(indent: int | None) -> None:
 
 
 @law
-@given(FILES, FILES, INDENTS, INDENTS)
+@given(FILES, FILES, INDENTS, INDENTS, st.booleans())
 def test_a_version_that_is_followed_says_what_it_says_when_parsed(
-    one: dict[str, Any], other: dict[str, Any], indent: int | str | None, other_indent: int | str | None
+    one: dict[str, Any], other: dict[str, Any], indent: int | str | None, other_indent: int | str | None, rested: bool
 ) -> None:
     """And the agents that are named are all that changed."""
     before, after = json.dumps(one, indent=indent), json.dumps(other, indent=other_indent)
-    draft, known = draft_of(before), parse(before.encode(), "c.json", LOCAL)
+    draft, known = draft_of(before, rested=rested), parse(before.encode(), "c.json", LOCAL)
     changed = draft.follow(after)
     if changed is not None:
         found = parse(after.encode(), "c.json", LOCAL)
@@ -115,13 +129,14 @@ def test_a_version_that_is_followed_says_what_it_says_when_parsed(
 
 
 @law
-@given(FILES, INDENTS, AGENTS, CONTEXTS, JSON)
+@given(FILES, st.tuples(INDENTS, st.booleans()), AGENTS, CONTEXTS, JSON)
 def test_somebodys_edit_of_a_value_is_followed(
-    data: dict[str, Any], indent: int | str | None, agent: str, context: dict[str, Any], paths: Any
+    data: dict[str, Any], how: tuple[int | str | None, bool], agent: str, context: dict[str, Any], paths: Any
 ) -> None:
     """One agent's record changed, and a section of the machine's own, in the same layout."""
     data = {**data, "agents": {**data["agents"], agent: {"status": "idle"}}, "paths": 1}
-    draft = draft_of(json.dumps(data, indent=indent))
+    indent, rested = how
+    draft = draft_of(json.dumps(data, indent=indent), rested=rested)
     data["agents"][agent] = {"status": "busy", "context": context}
     text = json.dumps({**data, "paths": paths}, indent=indent)
     assert draft.follow(text) == frozenset({agent})
@@ -133,6 +148,7 @@ def test_what_is_no_json_is_not_followed() -> None:
     text = json.dumps({"agents": {"mary": {"status": "idle"}}})
     for broken in ("", text[:-1], text + "x", text.replace('"idle"', "idle"), text.replace('"idle"', "NaN")):
         assert draft_of(text).follow(broken) is None
+        assert not draft_of(text, rested=True).says(broken.encode())
 
 
 @pytest.mark.parametrize(("aged", "read"), [(0, True), (1_000_000_000, False)])
@@ -143,7 +159,7 @@ def test_our_own_version_is_read_once_more_only_where_somebody_may_have_its_time
     chosen, sources = build(tmp_path, {}, {}, {}), Sources()
     chosen.context_file.parent.mkdir()
     done = files.replace(chosen.context_file, NEW.encode(), None)
-    sources.wrote(draft_of(NEW), done._replace(aged=aged), NEW.encode())
+    sources.wrote(draft_of(NEW), done._replace(aged=aged))
     seen, reading = list[Path](), files.read
 
     def noted(path: Path, limit: int) -> tuple[bytes, files.Identity] | None:

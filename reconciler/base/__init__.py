@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from .rows import (
     save_rows,
     save_unlearnt,
     schema_version,
+    short,
     with_versions,
 )  # fmt: skip
 
@@ -67,15 +68,13 @@ class Base:
             unlearnt = read_unlearnt(db) if has_ledger(db) else {}
             untold = has_ledger(db) and bool(db.execute("SELECT 1 FROM conflict WHERE told = 0").fetchone())
         with self._reported():  # nobody who commits waits for what takes time
-            rows = {name: text for name, text, _ in agents}
-            merged = {name: read_fields(text) for name, text in rows.items()}
+            merged, file = self._states({name: text for name, text, _ in agents}, dict(in_file))
             clean = json.loads(meta.get("clean", "null"))
             return Memory(
                 merged=merged,
                 versions={name: version for name, _, version in agents},
-                # most of it says the same and need not be there twice
-                file={name: merged[name] if rows.get(name) == text else read_fields(text) for name, text in in_file},
-                file_versions=Versions(versions, self._reported),
+                file=file,
+                file_versions=Versions([short(*row) for row in versions], self._reported),
                 manifests=manifests,
                 journal=journal,
                 epoch=meta.get("epoch", ""),
@@ -84,6 +83,12 @@ class Base:
                 unlearnt=unlearnt,
                 untold=untold,
             )
+
+    def _states(self, agents: Mapping[str, str], in_file: Mapping[str, str]) -> tuple[State, State]:
+        """The merged state and the file's from their rows; most of it says the same and need not be there twice."""
+        merged = {name: read_fields(text) for name, text in agents.items()}
+        file = {name: merged[name] if agents.get(name) == text else read_fields(text) for name, text in in_file.items()}
+        return merged, file
 
     def save(
         self,

@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeVar
 from ..edits import FILE, Key, Version
 from ..files import Identity
 from ..sources.manifests import Known
-from ..state import Field, State
+from ..state import SHARED, Field, State, present
+from .packed import Packed
 
 T = TypeVar("T")
 
@@ -79,6 +80,19 @@ class Memory:
             file=part(self.file, {*names, FILE}), manifests=known, names=names,
             unlearnt={key: was for key, was in self.unlearnt.items() if key[0] in names},
         )  # fmt: skip
+
+    def agents(self) -> int:
+        """How many agents there are; one that was deleted is none."""
+        merged = self.merged
+        living = merged.living() if isinstance(merged, Packed) else (name for name in merged if present(merged[name]))
+        return sum(name != SHARED for name in living)
+
+    def unpacked(self) -> Memory:
+        """The same, for those who look at all agents: each is unpacked once."""
+        if not (isinstance(self.merged, Packed) and isinstance(self.file, Packed)):
+            return self
+        merged = self.merged.unpacked()
+        return replace(self, merged=merged, file=self.file.unpacked(self.merged, merged))
 
 
 def part(whole: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:

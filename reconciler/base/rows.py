@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, overload
@@ -112,11 +113,16 @@ def dump_fields(fields: Agent) -> str:
     return json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
 
+VersionRow = tuple[int, int, str | bytes]
+"""When, whether it was ours, and the undo as JSON; packed where it is long, as that of the first version is."""
+_LONG = 10_000
+
+
 class Versions(Sequence[Version]):
     """The versions of the file, newest first; each is decoded only when somebody walks back that far."""
 
     def __init__(
-        self, rows: list[tuple[int, int, str]], reported: Callable[[], AbstractContextManager[None]] = nullcontext
+        self, rows: list[VersionRow], reported: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
         """`reported` says in this program's words what is wrong with a damaged row."""
         self.rows, self.reported = rows, reported
@@ -141,11 +147,20 @@ def newest_written(versions: Sequence[Version]) -> int:
     return versions.rows[0][0] if isinstance(versions, Versions) else versions[0].written
 
 
-def _version(written: int, ours: int, undo: str) -> Version:
+def short(written: int, ours: int, undo: str | bytes) -> VersionRow:
+    """A row as it is kept."""
+    if isinstance(undo, str) and len(undo) > _LONG:  # a damaged one is told when it is decoded
+        return written, ours, zlib.compress(undo.encode(), 1)
+    return written, ours, undo
+
+
+def _version(written: int, ours: int, undo: str | bytes) -> Version:
     return Version(written, bool(ours), _undo(undo))
 
 
-def _undo(text: str) -> dict[tuple[str, str], Field | None]:
+def _undo(text: str | bytes) -> dict[tuple[str, str], Field | None]:
+    if isinstance(text, bytes):
+        text = zlib.decompress(text).decode()
     return {(agent, name): Field(*old) if old else None for agent, name, old in json.loads(text)}
 
 

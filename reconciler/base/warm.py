@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from sys import intern
 from typing import TypeVar
 
 from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, Version
@@ -15,7 +16,8 @@ from ..sources.manifests import Known
 from ..state import State
 from . import Base
 from .memory import Conflict, Memory
-from .rows import read_journal
+from .packed import Packed
+from .rows import VersionRow, Versions, dump_undo, read_fields, read_journal, short
 
 T = TypeVar("T")
 
@@ -42,6 +44,11 @@ class WarmBase(Base):
             self._seen = seen
         return self._memory
 
+    def _states(self, agents: Mapping[str, str], in_file: Mapping[str, str]) -> tuple[State, State]:
+        """Packed: between two rounds nobody looks at most of it."""
+        merged = Packed((intern(name), read_fields(text)) for name, text in agents.items())
+        return merged, Packed(((intern(name), read_fields(text)) for name, text in in_file.items()), merged)
+
     def refresh(self) -> None:
         """Believe nothing that was kept if anybody has written since."""
         if self._memory is not None and (self._moved() or self._seen != self._data_version()):
@@ -59,7 +66,8 @@ class WarmBase(Base):
         added = list(new_versions)
         super().save(before, after, now=now, new_versions=added, conflicts=conflicts)
         known = self._memory or Memory()
-        versions = _trimmed([*reversed(added), *known.file_versions], now)
+        rows = [short(version.written, int(version.ours), dump_undo(version)) for version in reversed(added)]
+        versions = Versions(_trimmed([*rows, *_rows(known)], now), self._reported)
         whole = _whole(known, before, after)
         done = {entry.id for entry in before.journal}
         journal = tuple(entry for entry in known.journal if entry.id not in done)
@@ -73,15 +81,16 @@ class WarmBase(Base):
     def unwrite(self, memory: Memory, file: State) -> None:
         super().unwrite(memory, file)
         known = self._memory or Memory()
-        restored = (_fold_in if memory.names is not None else _folded)(known.file, memory.file, file)
-        self._memory = replace(known, file=restored, file_versions=list(known.file_versions)[1:])
+        restored = _repacked(known.file, memory.file, file, known.merged)
+        self._memory = replace(known, file=restored, file_versions=Versions(_rows(known)[1:], self._reported))
 
     def placed(self, at: int) -> None:
         """Known at once; it is written with the next save, or at the end."""
         self._placed = at
         if self._memory is not None:
-            newest = [version._replace(written=at) for version in self._memory.file_versions[:1]]
-            self._memory = replace(self._memory, file_versions=[*newest, *self._memory.file_versions[1:]])
+            rows = [(at, ours, undo) for _, ours, undo in _rows(self._memory)[:1]]
+            versions = Versions([*rows, *_rows(self._memory)[1:]], self._reported)
+            self._memory = replace(self._memory, file_versions=versions)
 
     def append_journal(self, state: State) -> None:
         super().append_journal(state)
@@ -128,10 +137,10 @@ def _whole(known: Memory, before: Memory, after: Memory) -> Memory:
         fold(known.manifests.files, before.manifests.files, after.manifests.files),
         fold(known.manifests.fields, before.manifests.fields, after.manifests.fields),
     )
+    merged = _repacked(known.merged, before.merged, after.merged)
     return replace(
-        after, merged=fold(known.merged, before.merged, after.merged),
-        versions=fold(known.versions, before.versions, after.versions),
-        file=fold(known.file, before.file, after.file), manifests=manifests, names=None,
+        after, merged=merged, file=_repacked(known.file, before.file, after.file, merged),
+        versions=fold(known.versions, before.versions, after.versions), manifests=manifests, names=None,
         unlearnt={**{key: was for key, was in known.unlearnt.items() if key not in before.unlearnt}, **after.unlearnt},
     )  # fmt: skip
 
@@ -152,9 +161,26 @@ def _fold_in(whole: Mapping[str, T], before: Mapping[str, T], after: Mapping[str
     return whole
 
 
-def _trimmed(versions: list[Version], now: int) -> list[Version]:
+def _repacked(whole: State, before: State, after: State, like: State | None = None) -> Packed:
+    """As `_fold_in`, packed: what a round looks at is a part, or unpacked."""
+    packed = whole if isinstance(whole, Packed) else Packed(whole.items())
+    for name, fields in after.items():
+        if (old := before.get(name)) is not fields and old != fields:
+            packed.put(intern(name), fields, like if isinstance(like, Packed) else None)
+    for name in before.keys() - after.keys():
+        packed.drop(name)
+    return packed
+
+
+def _rows(memory: Memory) -> list[VersionRow]:
+    """The versions of the file as they are kept; the first one may be about everything, so none is decoded."""
+    versions = memory.file_versions
+    return versions.rows if isinstance(versions, Versions) else []
+
+
+def _trimmed(versions: list[VersionRow], now: int) -> list[VersionRow]:
     """Newest first, without those that no stale copy can have been made from any more; as `save` keeps them."""
     kept = versions[:KEEP_MOST]
-    while len(kept) > KEEP_VERSIONS and kept[-1].written < now - KEEP_SPAN:
+    while len(kept) > KEEP_VERSIONS and kept[-1][0] < now - KEEP_SPAN:
         kept.pop()
     return kept

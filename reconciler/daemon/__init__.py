@@ -110,6 +110,7 @@ class Daemon:
                 self._write_health(workspace)
             if scope is not None:
                 not_before = self._round(workspace, scope, not_before)
+                workspace.sources.rest()
                 if scope.agents is None:
                     watcher.watch()
         leftover = self.wakes.leftover()
@@ -188,7 +189,7 @@ class Daemon:
         self._health_at = time.monotonic()
         try:
             memory = workspace.base.load()
-            write_health(workspace.settings, self.news.measured(memory.merged, len(memory.journal)))
+            write_health(workspace.settings, self.news.measured(memory.agents(), len(memory.journal)))
         except ReconcilerError as error:  # no disk is left, or no right: the log must do
             self.news.warn(str(error))
 

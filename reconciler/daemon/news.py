@@ -18,7 +18,6 @@ from ..controller import Round
 from ..errors import Problem, ReconcilerError, StoreAway, StoreError
 from ..health import Health
 from ..plan import Plan
-from ..state import SHARED, State, present
 
 TOLD_EVERY = 0.2
 """Seconds between two lines that tell what rounds did."""
@@ -114,9 +113,8 @@ class News:
     def stopped(self) -> None:
         self.health = replace(self.health, pid=0)
 
-    def measured(self, merged: State, journal: int) -> Health:
+    def measured(self, agents: int, journal: int) -> Health:
         """The health with what takes a look at everything to tell."""
-        agents = sum(name != SHARED and bool(present(fields)) for name, fields in merged.items())
         self.health = replace(self.health, agents=agents, journal=journal)
         return self.health
 

@@ -103,6 +103,7 @@ class _Parser:
         if not isinstance(value, dict) or not isinstance(value.get("agents"), dict):
             problems = schema.validate("context", value, json_locator(self.text, self.source), source=self.source)
             raise InputError(*(replace(problem, hint=problem.hint or MEND) for problem in problems))
+        del value  # of a large file it is the most of all, and was needed only to see that the whole is JSON
         own: dict[str, str] = {}
         shared: dict[str, str] = {}
         for member in self._once(members(self.text, start), "section"):

@@ -14,7 +14,7 @@ from ..base import Clean, Memory, part
 from ..edits import FILE, Edits, Reference, Seen, Values, Version, find_edits, undo_of
 from ..errors import InputError, Place, Problem
 from ..settings import Settings
-from ..state import Agent, Field, State, same_text
+from ..state import Field, State, same_text
 from . import context_file, manifests
 from .context_file import Context
 from .pieces import Draft
@@ -30,8 +30,9 @@ class ContextSource:
     very file that base remembers; `identity` None when it is missing.
 
     `edits` are the writes in it; `state` is what it holds, each value with the stamp it has there;
-    `versions` what this reading adds to the known versions of the file. `clean`: its identity, if the next
-    round need not read it while that stays the same.
+    `partial`: only of the agents that may have changed; the others are as base remembers them until `desire` adds
+    them. `versions` what this reading adds to the known versions of the file. `clean`: its identity, if the next round
+    need not read it while that stays the same.
     """
 
     context: Context | None
@@ -41,6 +42,7 @@ class ContextSource:
     versions: tuple[Version, ...] = ()
     emptied: bool = False
     clean: Clean | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Desired:
 def desire(reading: Reading, memory: Memory, now: int) -> Desired:
     """What the sources say of the agents that `memory` is about, their new values stamped."""
     context, loaded, names = reading.context, reading.loaded, memory.names
+    if context.partial:
+        context = replace(context, state={**memory.file, **context.state}, partial=False)
     if names is not None:
         context = replace(context, state=part(context.state, {*names, FILE}))
         paths = loaded.files if reading.paths is None else reading.paths
@@ -85,11 +89,11 @@ def desire(reading: Reading, memory: Memory, now: int) -> Desired:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The `context.json` that is there: what it says, and its bytes while they must be compared once more."""
+    """The `context.json` that is there. `racy`: it must be compared once more, for its time may hide a later change."""
 
     draft: Draft
     identity: files.Identity
-    racy: bytes | None
+    racy: bool
 
 
 class Sources:
@@ -122,7 +126,7 @@ class Sources:
         except InputError as error:
             problems += error.problems
             unreadable.add("")
-            context = ContextSource(None, None, Edits(), memory.file)
+            context = ContextSource(None, None, Edits(), {}, partial=True)
         declared, paths = self._load(settings, memory, clock(), paths)
         assert self._loaded is not None
         touched = _touched(context, memory, declared)
@@ -150,7 +154,7 @@ class Sources:
         path, now, self._found = settings.context_file, clock(), None
         if self._is_still(settings, memory, now):
             identity = self._kept.identity if self._kept else memory.clean and memory.clean.identity
-            return ContextSource(None, identity, Edits(), memory.file, clean=memory.clean)
+            return ContextSource(None, identity, Edits(), {}, clean=memory.clean, partial=True)
         kept, self._kept = self._kept, None
         found = files.read(path, context_file.MAX_BYTES)
         if found is None:
@@ -166,7 +170,7 @@ class Sources:
         source = read_version(context, identity, memory, clock(), changed)
         racy = identity.mtime_ns // 1000 >= now - manifests.RACY
         if not context.problems and not source.emptied:
-            self._found = _Kept(draft, identity, data if racy else None)
+            self._found = _Kept(draft, identity, racy)
             return source if racy else replace(source, clean=Clean(identity, settings.local_sections))
         return source
 
@@ -178,15 +182,15 @@ class Sources:
             if kept is None or identity != kept.identity:
                 same = clean is not None and clean.local_sections == settings.local_sections
                 return same and clean is not None and identity == clean.identity
-            if kept.racy is None:
+            if not kept.racy:
                 return True
             found = files.read(settings.context_file, context_file.MAX_BYTES)
+            if found is None or found[1] != kept.identity or not kept.draft.says(found[0]):
+                return False
         except (OSError, InputError):
             return False
-        if found is None or found != (kept.racy, kept.identity):
-            return False
         if kept.identity.mtime_ns // 1000 < now - manifests.RACY:
-            self._kept = replace(kept, racy=None)
+            self._kept = replace(kept, racy=False)
         return True
 
     def draft(self, settings: Settings, source: ContextSource) -> Draft:
@@ -206,11 +210,15 @@ class Sources:
         if self._found is not None:
             self._kept, self._found = self._found, None
 
-    def wrote(self, draft: Draft, done: files.Replaced, data: bytes) -> None:
+    def wrote(self, draft: Draft, done: files.Replaced) -> None:
         """This program's own version is in place. A large one takes so long to get there that it need not be compared:
         nobody else can have given it that time."""
-        racy = data if done.aged <= manifests.RACY * 1000 else None
-        self._kept, self._found = _Kept(draft, done.identity, racy), None
+        self._kept, self._found = _Kept(draft, done.identity, racy=done.aged <= manifests.RACY * 1000), None
+
+    def rest(self) -> None:
+        """Keep as little as is needed to go on: nothing is to do for a while."""
+        if self._kept is not None:
+            self._kept.draft.rest()
 
 
 def _load_all(settings: Settings, memory: Memory, now: int) -> manifests.Loaded:
@@ -236,7 +244,7 @@ def _touched(context: ContextSource, memory: Memory, declared: frozenset[str] | 
         if context.emptied or context.identity is None:
             return None
         names |= {*context.edits.state, *context.edits.gone, *context.edits.stale}
-        for agent in context.state.keys() | memory.file.keys():
+        for agent in context.state if context.partial else context.state.keys() | memory.file.keys():
             here, known = context.state.get(agent), memory.file.get(agent)
             if here is not known and here != known:
                 names.add(agent)
@@ -263,18 +271,17 @@ def read_version(
 ) -> ContextSource:
     """What one version of the file means, held against the versions that are known. `changed`: the agents whose
     values are not the latest version's, None when any may be."""
-    saved = min(identity.mtime_ns // 1000, now)
+    saved, partial = min(identity.mtime_ns // 1000, now), changed is not None
+    memory = memory if partial else memory.unpacked()
     if _lost_all(context.values, memory.file):
         return ContextSource(context, identity, Edits(), file_state(context.values, {}), emptied=True)
     reference = Reference(memory.file, memory.file_versions, changed)
     edits = find_edits(context.values, reference, Seen(saved, now), by=BY, skip=context.broken)
     values = context.values if changed is None else part(context.values, changed)
-    state: dict[str, Agent] = dict(memory.file) if changed is not None else {}
-    state |= file_state(values, edits.state, memory.file)
-    state |= standing_in(context.broken, memory)
-    undo = undo_of(memory.file, state) if memory.file else {}
+    state = file_state(values, edits.state, memory.file) | standing_in(context.broken, memory)
+    undo = undo_of(part(memory.file, state) if partial else memory.file, state) if memory.file else {}
     versions = (Version(saved, False, undo),) if undo else ()
-    return ContextSource(context, identity, edits, state, versions)
+    return ContextSource(context, identity, edits, state, versions, partial=partial)
 
 
 def standing_in(broken: Iterable[str], memory: Memory) -> dict[str, dict[str, Field]]:

@@ -6,43 +6,93 @@ a new value in a known place or one more agent (an agent that goes, a new sectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, KeysView, Mapping
 from dataclasses import replace
+from itertools import islice, pairwise
+from sys import intern
 
 from ..edits import FILE
 from ..plan import Change
-from ..state import SHARED, NotJson, State, decode_at, encode, members, skip_blank
+from ..state import SHARED, Member, NotJson, State, decode_at, encode, members, skip_blank
 from .context_file import Context, Edit, edit_value, file_edits, plain_text, read_record, style_of
 
 Place = tuple[str, str]
 """`("", section)` or `("agents", agent)`."""
+BLOCK = 100
+"""Records in one text: an edit moves those behind it."""
+
+
+class _Block:
+    """Values that stand one behind the other, each with what stands before it, as one text."""
+
+    __slots__ = ("ends", "starts", "text")
+
+    def __init__(self, text: str, starts: Iterable[int] = (), ends: Iterable[int] = ()) -> None:
+        self.text, self.starts, self.ends = text, array("I", starts), array("I", ends)
+
+    def gap(self, slot: int) -> str:
+        """What stands before a value."""
+        return self.text[self.ends[slot - 1] if slot else 0 : self.starts[slot]]
+
+    def value(self, slot: int) -> str:
+        return self.text[self.starts[slot] : self.ends[slot]]
+
+    def put(self, slot: int, value: str) -> None:
+        start, end = self.starts[slot], self.ends[slot]
+        self.text = self.text[:start] + value + self.text[end:]
+        longer = len(value) - (end - start)
+        self.ends[slot] += longer
+        for later in range(slot + 1, len(self.starts)):
+            self.starts[later] += longer
+            self.ends[later] += longer
+
+    def append(self, gap: str, value: str) -> None:
+        self.starts.append(len(self.text) + len(gap))
+        self.text += gap + value
+        self.ends.append(len(self.text))
 
 
 class Pieces:
-    """A text as pieces, and which of them is the value of what."""
+    """A text as blocks, and where in them each value stands. A block has values of one kind: a section, or records.
+
+    Few large texts and numbers: an object for each record would cost as much memory again as the record, and keep what
+    lies around it from being given back.
+    """
 
     def __init__(self, text: str) -> None:
         self.style = style_of(text, start := skip_blank(text, 0))
-        self.parts: list[str] = []
-        self.places: dict[Place, int] = {}
-        self._text, self._end = text, 0
-        self._lead, self._last = "", -1
+        self._blocks: list[_Block] = []
+        self._places: dict[str, dict[str, int]] = {"": {}, "agents": {}}
+        """A block's number times BLOCK, and the slot in it."""
+        self._lead, self._last, self._end = "", -1, 0
         for member in members(text, start):
             if member.key != "agents":
-                self._cut(("", member.key), member.start, member.end)
+                self._cut(text, "", [member])
                 continue
-            for record in members(text, member.start):
+            records = members(text, member.start)
+            while some := list(islice(records, BLOCK)):
                 if self._last < 0:
-                    self._lead = text[member.start + 1 : record.key_start]
-                self._cut(("agents", record.key), record.start, record.end)
-                self._last = len(self.parts) - 1
-        self.parts.append(text[self._end :])
-        del self._text
+                    self._lead = text[member.start + 1 : some[0].key_start]
+                self._cut(text, "agents", some)
+                self._last = len(self._blocks) - 1
+        self._tail = text[self._end :]
 
-    def _cut(self, place: Place, start: int, end: int) -> None:
-        self.parts += (self._text[self._end : start], self._text[start:end])
-        self.places[place] = len(self.parts) - 1
-        self._end = end
+    def _cut(self, text: str, inside: str, found: list[Member]) -> None:
+        first, self._end = self._end, found[-1].end
+        place = len(self._blocks) * BLOCK
+        starts, ends = (member.start - first for member in found), (member.end - first for member in found)
+        self._blocks.append(_Block(text[first : self._end], starts, ends))
+        self._places[inside].update((intern(member.key), place + slot) for slot, member in enumerate(found))
+
+    @property
+    def records(self) -> KeysView[str]:
+        return self._places["agents"].keys()
+
+    def value(self, inside: str, name: str) -> str:
+        number, slot = divmod(self._places[inside][name], BLOCK)
+        return self._blocks[number].value(slot)
 
     def edit(self, edits: Mapping[str, Edit]) -> dict[Place, str] | None:
         """The new values of the edited places, new agents' records too; None if any of it is more than that."""
@@ -52,11 +102,11 @@ class Pieces:
         records = edits.get("agents") or {}
         assert not isinstance(records, str)
         wanted += [(("agents", name), edit, inner + self.style.step) for name, edit in records.items()]
-        for place, edit, margin in wanted:
-            known = place in self.places
-            if edit is None or not (known or (place[0] and self._last >= 0)):
+        for (inside, name), edit, margin in wanted:
+            known = name in self._places[inside]
+            if edit is None or not (known or (inside and self._last >= 0)):
                 return None
-            found[place] = edit_value(self.parts[self.places[place]] if known else "{}", edit, self.style, margin)
+            found[inside, name] = edit_value(self.value(inside, name) if known else "{}", edit, self.style, margin)
         return found
 
     def compare(self, text: str) -> dict[Place, str] | None:
@@ -64,37 +114,90 @@ class Pieces:
 
         Raises NotJson.
         """
-        names = {index: place for place, index in self.places.items()}
+        names: dict[int, Place] = {}
         found: dict[Place, str] = {}
         position = 0
-        for index, piece in enumerate(self.parts):
-            end = position + len(piece)
-            place = names.get(index)
-            if not text.startswith(piece, position) or (place and not text.startswith(self.parts[index + 1], end)):
-                if place is None:
+        for number, block in enumerate(self._blocks):
+            end, behind = position + len(block.text), self._gap(number + 1)
+            if text.startswith(block.text, position) and text.startswith(behind, end):
+                position = end
+                continue
+            names = names or {
+                at: (inside, name) for inside, known in self._places.items() for name, at in known.items()
+            }
+            for slot, gaps in enumerate(pairwise([*map(block.gap, range(len(block.starts))), behind])):
+                if not text.startswith(gaps[0], position):
                     return None
-                _, end = decode_at(text, position)
-                found[place] = text[position:end]
-            position = end
-        return found if position == len(text) else None
+                position += len(gaps[0])
+                value = block.value(slot)
+                end = position + len(value)
+                if not (text.startswith(value, position) and text.startswith(gaps[1], end)):
+                    _, end = decode_at(text, position)
+                    found[names[number * BLOCK + slot]] = text[position:end]
+                position = end
+        return found if text[position:] == self._tail else None
+
+    def _gap(self, number: int) -> str:
+        return self._blocks[number].gap(0) if number < len(self._blocks) else self._tail
 
     def put(self, values: Mapping[Place, str]) -> None:
         """Put new values into their places."""
-        for place, text in values.items():
-            if place not in self.places:
-                self._add(place)
-            self.parts[self.places[place]] = text
+        for (inside, name), text in values.items():
+            if name in self._places[inside]:
+                number, slot = divmod(self._places[inside][name], BLOCK)
+                self._blocks[number].put(slot, text)
+            else:
+                self._add(name, text)
+
+    def texts(self) -> Iterator[str]:
+        yield from (block.text for block in self._blocks)
+        yield self._tail
 
     def text(self) -> str:
-        return "".join(self.parts)
+        return "".join(self.texts())
 
-    def _add(self, place: Place) -> None:
-        """Room for a new record behind the last one."""
-        end = self._last + 1
-        self.places = {known: index + 2 * (index >= end) for known, index in self.places.items()}
-        gap = "," + (self._lead or self.style.comma) + encode(place[1]) + self.style.colon
-        self.parts[end:end] = [gap, ""]
-        self.places[place] = self._last = end + 1
+    def _add(self, name: str, record: str) -> None:
+        """A new record behind the last one."""
+        if len(self._blocks[self._last].starts) >= BLOCK:
+            self._last += 1
+            self._blocks.insert(self._last, _Block(""))
+            sections = self._places[""]
+            sections.update((key, at + BLOCK) for key, at in sections.items() if at >= self._last * BLOCK)
+        block = self._blocks[self._last]
+        self._places["agents"][intern(name)] = self._last * BLOCK + len(block.starts)
+        block.append("," + (self._lead or self.style.comma) + encode(name) + self.style.colon, record)
+
+
+class _Records(Mapping[str, Mapping[str, str]]):
+    """What the file says, read from its pieces where somebody asks; `own`: of sections and of the file itself."""
+
+    def __init__(self, pieces: Pieces, own: dict[str, Mapping[str, str]]) -> None:
+        self._pieces, self._own = pieces, own
+        self._last: tuple[str, Mapping[str, str]] = "", {}
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        if name in self._own:
+            return self._own[name]
+        raw = self._pieces.value("agents", name)
+        if self._last[0] != raw:  # who asks for one field asks for the next
+            record = read_record(name, raw)
+            assert record is not None  # one that is not as it should be is a problem, and stays unpacked
+            self._last = raw, record
+        return self._last[1]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._pieces.records
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._pieces.records
+        yield from self._own
+
+    def __len__(self) -> int:
+        return len(self._pieces.records) + len(self._own)
+
+    def update(self, new: Mapping[str, Mapping[str, str]]) -> None:
+        """The records are in the pieces already."""
+        self._own.update((name, values) for name, values in new.items() if name in (FILE, SHARED))
 
 
 class Draft:
@@ -102,7 +205,7 @@ class Draft:
     when it is asked for: an edit costs the same however large the file is."""
 
     def __init__(self, context: Context) -> None:
-        self._values = dict(context.values)
+        self._values: dict[str, Mapping[str, str]] | _Records = dict(context.values)
         self._context = replace(context, values=self._values)
         self._pieces: Pieces | None = None
 
@@ -126,6 +229,25 @@ class Draft:
             self._pieces = Pieces(self._context.text)
             self._context = replace(self._context, text="")
         return self._pieces
+
+    def says(self, data: bytes) -> bool:
+        """Whether these are the very bytes, but for a byte order mark; part by part, for they may be many."""
+        position = len(BOM_UTF8) if data.startswith(BOM_UTF8) else 0
+        for text in (self._context.text,) if self._pieces is None else self._pieces.texts():
+            part = text.encode()
+            if not data.startswith(part, position):
+                return False
+            position += len(part)
+        return position == len(data)
+
+    def rest(self) -> None:
+        """Keep as little as is needed to go on, for a while in which nobody looks at it: what the records say is read
+        from the text again where it is asked for."""
+        pieces = self._cut()
+        if pieces is not None and isinstance(self._values, dict):
+            own = {name: self._values[name] for name in (FILE, SHARED) if name in self._values}
+            self._values = _Records(pieces, own)
+            self._context = replace(self._context, values=self._values)
 
     def edited(self, changes: Mapping[str, Mapping[str, Change]], merged: State, last_update: str) -> bool:
         """Make the changes; False when only the long way tells (`context_file.render`, and parse)."""

@@ -148,7 +148,7 @@ def _rendered(context: Context) -> None:
     text = context_file.render(context, changes, merged, stamp)
     again = context_file.parse(text.encode("utf-8"), "context.json", ("paths",))
     assert again.values == wanted, "what was written is not what is read"
-    assert "".join(Pieces(context.text).parts) == context.text
+    assert Pieces(context.text).text() == context.text
     short = Draft(context)
     if short.edited(changes, merged, stamp):
         assert (short.context.text, short.values) == (text, wanted), "the short way writes something else"

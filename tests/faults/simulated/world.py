@@ -128,6 +128,7 @@ class Place:
             self.lock.__enter__()
             self.daemon = self.workspace(WarmBase(self.settings.folder))
         done = reconcile_or_away(self.daemon)
+        self.daemon.sources.rest()
         self.declared.clear()
         if not any("context.json" in str(problem) for problem in done.plan.errors):
             self.unseen, self.stale, self.mended = [], False, False
