@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,6 +81,17 @@ def finish(settings: Settings, done: Round) -> None:
     back_up(settings, done)
 
 
+LASTING = (
+    "rich.box",
+    "rich.console",
+    "rich.table",
+    "rich.text",
+    "reconciler.sources.yaml_text",
+    "reconciler.sources.yaml_usual",
+)
+"""What the first round of `run` needs anyway, imported before it: it makes very many objects, and where one that stays
+lies among them their memory is not given back."""
+
 SHORT_WORK = 10.0
 """Seconds to wait for those who hold the workspace's lock for one piece of work, one after the other."""
 
@@ -152,6 +164,8 @@ def run_command(ctx: click.Context, settings: Settings, once: bool, log_format: 
         lock.sign(STARTING)
         from ..daemon import Daemon, Notice
 
+        for module in LASTING:
+            import_module(module)
         tell = log_line if log_format == "json" else tell_person
         Daemon(settings, options, tell, lambda: settings_of(ctx, None)).run(lock)
         tell(Notice("stopped", "info", "Stopped."))

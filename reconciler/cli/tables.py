@@ -39,7 +39,7 @@ def print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(clip(cell, 60)) for cell in row))
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, soft_wrap=False, emoji=False)  # there are none, and their names are many
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

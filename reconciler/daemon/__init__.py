@@ -20,13 +20,16 @@ from datetime import date, datetime
 from types import FrameType
 
 from ..base.warm import WarmBase
+from ..bulk import give_back
 from ..controller import Options, Round, Scope, back_up, reconcile
 from ..errors import ReconcilerError, StoreAway, StoreError
 from ..files import Lock
 from ..health import RUN, STARTING, write_health
 from ..settings import Settings
 from ..spool import Spool
+from ..state import is_agent_name
 from ..store import AwayStore
+from ..store.layout import keys_of
 from ..workspace import Workspace, open_workspace
 from .news import News, Notice, Tell
 from .triggers import Clock, Files, Writes, crontab
@@ -113,6 +116,7 @@ class Daemon:
                 workspace.sources.rest()
                 if scope.agents is None:
                     watcher.watch()
+                    give_back(is_agent_name, keys_of)
         leftover = self.wakes.leftover()
         if leftover is not None:
             self._round(workspace, leftover, not_before)
