@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults import report
-from tests.faults.tiers import PROJECT, TIERS, Outcome, run
+from tests.faults.tiers import PROJECT, TIERS, run_all
 
 PAGE = PROJECT / "docs" / "faults.md"
 
@@ -37,10 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
     chosen = given.only.split(",")
     if unknown := set(chosen) - set(names):
         parser.error(f"no tier {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    outcomes: dict[str, Outcome] = {}
-    for tier in TIERS:
-        if tier.name in chosen:
-            outcomes[tier.name] = run(tier, tier.scaled(given.scale), given.seed, say)
+    outcomes = run_all([tier for tier in TIERS if tier.name in chosen], given.scale, given.seed, say)
     page = given.to or (PAGE if len(outcomes) == len(TIERS) and given.scale >= 1 else None)
     if page:
         report.write(page, outcomes, report.here(os.cpu_count() or 1), given.soaked)

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,8 @@ LAST = 100
 @dataclass(frozen=True, slots=True)
 class Tier:
     """One sort of evidence. `unit` names what is counted, `count` is how many make the whole; `words` and `env` are
-    what follows `python` and what is set, of which `{count}` and `{seed}` are filled in."""
+    what follows `python` and what is set, of which `{count}` and `{seed}` are filled in. One that `waits` for processes
+    most of the time leaves the processors to another."""
 
     name: str
     what: str
@@ -33,6 +35,7 @@ class Tier:
     words: str
     env: Mapping[str, str] = field(default_factory=dict)
     summary: Callable[[list[str]], dict[str, str]] | None = None
+    waits: bool = False
 
     def scaled(self, scale: float) -> int:
         """How many to ask for when that part of the whole is wanted; 0 where it is always run whole."""
@@ -124,12 +127,12 @@ TIERS = (
     Tier(
         "C", "Histories of real processes: servers, daemons, writers, faults and repairs", "histories", 200,
         "-m pytest -o faulthandler_timeout=0 tests/faults/real/test_histories.py -s",
-        {"RECONCILER_HISTORIES": "{count}", "RECONCILER_HISTORIES_SEED": "{seed}"},
+        {"RECONCILER_HISTORIES": "{count}", "RECONCILER_HISTORIES_SEED": "{seed}"}, waits=True,
     ),
     Tier(
         "D", "Kill storm on whoever writes `context.json`", "kills", 2_000,
         "-m pytest -o faulthandler_timeout=0 tests/faults/real/test_kill_storm.py -s",
-        {"RECONCILER_KILLS": "{count}", "RECONCILER_KILLS_SEED": "{seed}"},
+        {"RECONCILER_KILLS": "{count}", "RECONCILER_KILLS_SEED": "{seed}"}, waits=True,
     ),
     Tier(
         "E", "Named scenarios, all of the catalogue below", "tests", 0,
@@ -144,7 +147,18 @@ TIERS = (
         "-m tests.faults.simulated.mutants --seed {seed}", {}, of_mutants,
     ),
 )  # fmt: skip
-"""In the order in which they are run. Those of count 0 are always run whole."""
+"""In the order of the page. Those of count 0 are always run whole."""
+
+
+def run_all(tiers: Sequence[Tier], scale: float, seed: int, say: Callable[[str], object]) -> dict[str, Outcome]:
+    """Run these, the outcomes by name: one after the other those that compute, beside them those that wait."""
+    with ThreadPoolExecutor(2) as lanes:
+        each = [
+            lanes.submit(lambda lane: [run(tier, tier.scaled(scale), seed, say) for tier in lane], lane)
+            for lane in ([tier for tier in tiers if tier.waits], [tier for tier in tiers if not tier.waits])
+        ]
+        outcomes = {outcome.tier.name: outcome for lane in each for outcome in lane.result()}
+    return {tier.name: outcomes[tier.name] for tier in tiers}
 
 
 def run(tier: Tier, count: int, seed: int, say: Callable[[str], object]) -> Outcome:
