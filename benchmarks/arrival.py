@@ -28,7 +28,9 @@ from .ways import AGENTS, Way, blocks, heard
 QUIET = 0.1
 """Seconds that a raw write rests: the default of the setting `quiet`."""
 LOOK = 0.0005
-"""Seconds between two looks at context.json."""
+"""Seconds between two looks at a file."""
+OVER = 0.2
+"""Seconds without a commit after which a round is over."""
 
 
 @contextmanager
@@ -67,11 +69,12 @@ class Paths:
         return (self._mirrored(token) - start) / 1e9
 
     def rested(self, way: Way) -> Way:
-        """The same; then what it wrote is waited for in context.json, so that the next write meets a daemon at rest."""
+        """The same; then the end of that round is waited for, so that the next write meets a daemon at rest."""
 
         def one(name: str, token: str) -> float:
             taken = way(name, token)
             self._mirrored(token)
+            self._over()
             return taken
 
         return one
@@ -104,6 +107,16 @@ class Paths:
             file.flush()
             os.fsync(file.fileno())
             return (time.perf_counter_ns() - start) / 1e9 + 0.005
+
+    def _over(self) -> None:
+        """A round ends with a commit of base, behind context.json: until there was none for a moment."""
+        base = self.root / ".reconciler" / "state.db"
+        before, since, until = 0, time.monotonic(), time.monotonic() + PATIENCE
+        while (now := time.monotonic()) < min(since + OVER, until):
+            found = base.stat().st_mtime_ns
+            if found != before:
+                before, since = found, now
+            time.sleep(LOOK)
 
     def _mirrored(self, token: str) -> int:
         """When, in nanoseconds, context.json held this text."""

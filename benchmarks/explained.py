@@ -76,10 +76,10 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "work beside it), as at ten. What grows is the file, and the new one is written behind the event."
     ),
     ("change", "manifest, crowd", "manifest, 10"): (
-        "The next file is written 50 to 100 ms after the one before has come into context.json, when a daemon of "
-        "100,000 agents may still be at the end of that round: it syncs the folder, removes the file of 30 MB before, "
-        "and commits base. Its own file it does not read once more (20 ms), and the pause after a round does not "
-        "count where it was at rest for a quarter of a second before."
+        "Each edit meets a daemon at rest. One that is made while a daemon of 100,000 agents is at the end of the "
+        "round before (it syncs the folder, removes the file of 30 MB that was there, and commits base) waits for "
+        "that, some 50 ms. The daemon does not read its own file once more (20 ms), and the pause after a round does "
+        "not count where it was at rest for a quarter of a second before."
     ),
     ("change", "memory, crowd", ""): (
         "Eight fields each. Base's merged state is kept packed, some 0.35 KB (a text with values and times, beside "
