@@ -104,7 +104,10 @@ class Wire:
         self._again(commands, answers, _unknown(answers))
         missing = _unknown(answers)
         if missing:  # a slot moved meanwhile, to a node that was not known: the script goes with the command
-            whole = [(_WITH_ITS_TEXT[str(name)], script, *rest) for name, _, *rest in commands]
+            whole = list(commands)
+            for index in missing:
+                name, _, *rest = commands[index]
+                whole[index] = (_WITH_ITS_TEXT[str(name)], script, *rest)
             self._again(whole, answers, missing)
         return answers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -79,6 +80,18 @@ def test_a_script_that_was_flushed_is_loaded_again(memory: Memory) -> None:
     assert [answer.version for answer in answers] == list(range(2, 702))
     memory.redis.script_flush()
     assert memory.store.observe({}).agents["mary"].version == 701
+
+
+def test_a_server_that_nobody_knew_is_given_the_script_with_the_command(
+    real: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot moved to it meanwhile. What else is asked in the same call is no script, and answered once."""
+    wire, script = Wire(real.redis), "return redis.call('PING')"
+    monkeypatch.setattr(wire, "_servers", list)
+    real.redis.script_flush()
+    sha = hashlib.sha1(script.encode()).hexdigest()
+    answers = wire.run_script(script, [("TIME",), ("EVALSHA", sha, "0"), ("HGET", "memory:hub", "epoch")])
+    assert len(answers[0]) == 2 and answers[1:] == [b"PONG", None]
 
 
 def test_a_connection_that_is_busy_is_not_shared(real: Memory) -> None:
