@@ -79,7 +79,10 @@ def _digest(workspace: Workspace) -> str:
 def _line(item: tuple[str, files.Identity | None]) -> str:
     """A manifest file, written out: Python shows a list of ten thousand tuples in twice the time."""
     path, identity = item
-    return f"{path} %d %d %d %d" % identity if identity else path
+    if identity is None:
+        return path
+    device, inode, size, mtime_ns = identity  # a path may have "%" in it: no template
+    return f"{path} {device} {inode} {size} {mtime_ns}"
 
 
 def _names(folder: Path, *ours: str) -> list[str]:

@@ -38,6 +38,14 @@ def quiet(applied: Shell) -> Shell:
     return applied
 
 
+@pytest.mark.parametrize("name", ["100%.yaml", "50% done.yaml", "a%20b.yaml", "%s.yaml"])
+def test_a_percent_sign_in_a_path_is_a_letter_like_any_other(quiet: Shell, name: str) -> None:
+    """In the name of a manifest as in that of a folder."""
+    assert settled(quiet)
+    _manifest(quiet).rename(quiet.root / "manifests" / name)
+    assert not settled(quiet)
+
+
 def _manifest(shell: Shell) -> Path:
     return sorted((shell.root / "manifests").glob("*.yaml"))[0]
 
