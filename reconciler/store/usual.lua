@@ -37,7 +37,7 @@ local function usual()
   if not version or #entries[1] > 15 or since < 0 or sub(first, 17, 17) ~= ' ' or not last or sub(last, 1, 16) >= digits
     or #last ~= 16 and sub(last, 17, 19) ~= ' s ' then return end
   local digest, iso = redis.sha1hex, sub(late, 29) .. (second < 10 and '0' or '') .. second .. '.' .. micros .. 'Z'
-  local by, at, tail = '', format('%d', since), ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
+  local by, at, tail = '', format('%.0f', since), ',"at":"' .. iso .. '","by":"' .. origin .. '"}'
   local stamp = at
   if sub(first, 18) ~= origin then by, at, stamp = ' ' .. origin, digits, digits .. ' c - ' .. origin end
   local to_meta, to_hash, size, said, pieces, from, plain = {}, {'last_update', iso}, 0, {''}, {}, 1, 1
