@@ -197,7 +197,7 @@ class _Reader:
                    for name, text in raw_sidecar.items()}  # fmt: skip
         version = sidecar.get("version", "0")
         self.version = int(version) if _VERSION.fullmatch(version) else 0
-        self.context_digest = sidecar.get("=") or sidecar.get("=context", "-")
+        self.context_digest = sidecar.get("=" if "by" in sidecar or "=" in sidecar else "=context", "-")
         self.entries = read_registers(sidecar)
         self.fields: dict[str, Field] = {}
         self.raw: list[Put] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.state import Field
-from reconciler.store.layout import digest
+from reconciler.store.layout import digest, keys_of
 from tests.contract.kit import MARY, T, adopt, attempt, gone, look, put, values, write
 from tests.registers import registers
 from tests.servers import Memory
@@ -102,3 +102,6 @@ def test_a_former_name_beside_the_first_write_means_nothing(memory: Memory) -> N
     memory.redis.hset(MARY.sidecar, mapping={".context.k": f"{T} x - b", ".last_update": f"{T} x - b"})
     live = look(memory)
     assert not live.raw and live.fields["context.k"].text == "1"
+    write(memory, put("status", "busy"), agent="rnd")
+    memory.redis.hset(keys_of("rnd").sidecar, "=context", digest(b"{}"))
+    assert not look(memory, "rnd").foreign
