@@ -40,6 +40,8 @@ HUB = "memory:hub"
 SCHEMA_VERSION = 1
 MOMENT: tuple[Command, ...] = (("TIME",), ("HGET", HUB, "epoch"))
 """Asks the server for its time, and for its mark."""
+LAST_UPDATES = (register(LAST_UPDATE), f".{LAST_UPDATE}")
+"""Where a sidecar notes `last_update`; second, as a former version did."""
 
 T = TypeVar("T")
 
@@ -92,14 +94,14 @@ class RedisStore:
         found: dict[str, dict[str, Any] | None] = {}
         for start in range(0, len(keys), CHUNK):
             chunk = keys[start : start + CHUNK]
-            times = [("HGET", b"memory:meta:{%b}" % key, register(LAST_UPDATE)) for key in chunk]
+            times = [("HMGET", b"memory:meta:{%b}" % key, *LAST_UPDATES) for key in chunk]
             # the hash after what is known of it: what is written in between is only newer
             answers = self.wire.exchange([*times, *(("HGETALL", key) for key in chunk)])
             for key, at, flat in zip(chunk, answers, answers[len(chunk) :], strict=False):
                 name = _text(key).removeprefix(AGENTS)
                 if is_agent_name(name):
-                    known = isinstance(flat, list) and isinstance(at, bytes | None)
-                    found[name] = plain_record(flat, at, now) if known else None
+                    known = isinstance(flat, list) and isinstance(at, list)
+                    found[name] = plain_record(flat, at[0] or at[1], now) if known else None
         return found
 
     def _moment(self) -> tuple[int, str]:
@@ -129,7 +131,9 @@ class RedisStore:
         reads = [(self._read, READ_SHA, "2", *keys_of(name)[:2]) for name in names]
         answers = self.wire.run_script(READ, [*before, *reads])
         first = answers[len(before) : len(before) + 1]
-        if self._read != "EVALSHA" and any("unknown command" in str(a).lower() for a in first):
+        if self._read != "EVALSHA" and any(
+            isinstance(a, RedisError) and "unknown command" in str(a).lower() for a in first
+        ):
             self._read = "EVALSHA"
             return self._run_read(names, *before)
         return answers

@@ -174,8 +174,8 @@ for i = 4, #meta_names do
   if values[i] then
     local name, text = meta_names[i], values[i]
     local at, kind, mark, by = match(text, '^%d+$'), name == '@' and 's' or 'c', '-', nil
-    if not at then at, kind, mark = match(text, '^(%d+) (%a) (%S+)$') end
-    if not at then at, kind, mark, by = match(text, '^(%d+) (%a) (%S+) (.*)$') end
+    if not at then at, kind, mark = match(text, '^(%d+) ([sjcx]) (%S+)$') end
+    if not at then at, kind, mark, by = match(text, '^(%d+) ([sjcx]) (%S+) (.*)$') end
     if at and #at < 19 then  -- longer is no stamp
       at = at + ((by or name == '@') and 0 or birth)
       ahead = ahead or at >= now
