@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reconciler.store import Write
 from reconciler.store.layout import keys_of
 from tests.contract.kit import MARY, T, attempt, listening, look, put, values, write
@@ -118,10 +120,11 @@ def test_versions_go_on_from_history_when_the_sidecar_is_lost(memory: Memory) ->
     assert values(memory) == {"context.n": "2"}
 
 
-def test_a_damaged_sidecar_is_taken_as_unknown(memory: Memory) -> None:
+@pytest.mark.parametrize("damage", ["", "5 q -", "5 q - b"])
+def test_a_damaged_sidecar_is_taken_as_unknown(memory: Memory, damage: str) -> None:
     """What cannot be read there is adopted anew, and the agent can be written again."""
     write(memory, put("status", "busy", T), put("context.k", 1, T))
-    memory.redis.hset(MARY.sidecar, mapping={".status": "garbage", ":k": "", "version": "many"})
+    memory.redis.hset(MARY.sidecar, mapping={".status": "garbage", ":k": damage, "version": "many"})
     found = look(memory)
     assert write(memory, *found.raw, seen=found.seen).version == 2
     assert write(memory, put("status", "idle"), put("context.k", 2)).flags == "ww"
