@@ -58,6 +58,17 @@ def is_agent_name(name: str) -> bool:
     return bool(AGENT_NAME.fullmatch(name))
 
 
+def is_text(name: str) -> bool:
+    """Whether it is Unicode text: half of a surrogate pair is none, and neither Redis nor SQLite takes it."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _LONG_NUMBER = re.compile(r"\d{4301}")
 _BLANK = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')

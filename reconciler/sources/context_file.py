@@ -27,6 +27,7 @@ from ..state import (
     decode_at,
     encode,
     is_agent_name,
+    is_text,
     members,
     minify,
     present,
@@ -115,6 +116,10 @@ class _Parser:
             elif member.key == "context" or member.key.startswith(CONTEXT):
                 message = f"the section {encode(member.key)} stays in the file: Redis keeps that name for itself"
                 self._warn(member.key_start, message)
+            elif not is_text(member.key):
+                self._warn(
+                    member.key_start, f"the section {encode(member.key)} stays in the file: it is not Unicode text"
+                )
             elif member.key not in self.local:
                 shared[member.key] = self._plain(member)
         self.values[FILE] = own
@@ -167,6 +172,9 @@ class _Parser:
                 values.update(self._read_context(record, text))
             else:
                 values[key] = plain_text(text)
+        for key in values:
+            if not is_text(key):
+                raise NotJson(f"the key {encode(key.removeprefix(CONTEXT))} is not Unicode text")
         if not _is_good(values, found):
             self._explain(record, raw)
             return {}

@@ -164,7 +164,8 @@ class Sources:
             new = context_file.parse(context_file.NEW.encode(), BY, ())
             return ContextSource(new, None, Edits(), {}, emptied=bool(memory.file))
         data, identity = found
-        changed = kept.draft.follow(_text(data)) if kept is not None else None
+        text = _text(data) if kept is not None else None
+        changed = kept.draft.follow(text) if kept is not None and text is not None else None
         draft = kept.draft if kept is not None and changed is not None else Draft(parse(settings, data))
         context = draft.context
         source = read_version(context, identity, memory, clock(), changed)
@@ -230,9 +231,12 @@ def _load_all(settings: Settings, memory: Memory, now: int) -> manifests.Loaded:
         return manifests.Loaded(dict(known.files), said, list(error.problems), frozenset(said))
 
 
-def _text(data: bytes) -> str:
-    """As the parser reads it; bytes that are no text are left to it."""
-    return data.decode("utf-8", "replace").removeprefix("\ufeff")
+def _text(data: bytes) -> str | None:
+    """As the parser reads it; None for bytes that are no text: they are left to it, who says where."""
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        return None
 
 
 def _touched(context: ContextSource, memory: Memory, declared: frozenset[str] | None) -> frozenset[str] | None:

@@ -18,7 +18,7 @@ from .. import files, schema
 from ..errors import InputError, Place, Problem
 from ..merge import Policy
 from ..stamp import parse_time
-from ..state import CONTEXT, LAST_UPDATE, SHARED, Field, NotJson, decode, encode, is_agent_name, same_text
+from ..state import CONTEXT, LAST_UPDATE, SHARED, Field, NotJson, decode, encode, is_agent_name, is_text, same_text
 from .text import MAX_BYTES, Document, Locate
 
 RACY = 20_000
@@ -192,6 +192,10 @@ def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
     above = f"{base}{os.sep}"
     for path, identity in identities(folder).items():
         name = path.removeprefix(above)
+        if not is_text(name):
+            readable = name.encode("utf-8", "backslashreplace").decode()
+            problems.append(Problem(Place(readable), "the file's name is not UTF-8", "rename it"))
+            continue
         before = known.files.get(name)
         try:
             file, more = _load_file(path, name, before, now, identity)
@@ -215,6 +219,8 @@ def load_some(before: Loaded, base: Path, paths: Iterable[str], now: int) -> Loa
     found, gone = before.files | {}, set[str]()
     try:
         for name in paths:
+            if not is_text(name):
+                return None
             old = found.pop(name, None)
             gone.update(manifest.agent for manifest in (old.manifests if old else ()))
             if not (base / name).is_file():
