@@ -14,7 +14,7 @@ from . import files
 from .base import Conflict, Memory, newest_written, part
 from .conflicts import find_conflicts, find_late
 from .edits import FILE, UNSEEN, Key, Version, undo_of
-from .errors import InputError
+from .errors import InputError, StoreAway, StoreError
 from .plan import Change
 from .settings import Settings
 from .sources import context_file, desired
@@ -35,7 +35,13 @@ def adopt(workspace: Workspace, view: View) -> dict[str, Written]:
     Redis holds the values already. A crash right after leaves them stamped, newer than base: live writes like any
     other. What a file, a drop or a pin has to do with waits for base. Raises StoreAway.
     """
-    return _adopt(workspace, view, view.memory) if view.is_only_live else {}
+    if not view.is_only_live:
+        return {}
+    try:
+        return _adopt(workspace, view, view.memory)
+    except (StoreAway, StoreError):
+        remember(workspace, view, {})  # what was read is kept, and the round on files puts it into `context.json`
+        raise
 
 
 def remember(workspace: Workspace, view: View, adopted: Mapping[str, Written]) -> tuple[Memory, Draft | None]:

@@ -319,6 +319,8 @@ class _Reader:
         entry = self.entries.get(name)
         at = max(self.seen_at, entry.at + 1) if entry else self.seen_at
         known = self.base.get(name)
+        if known and known.by == RAW and known.at > (entry.at if entry else 0) and same_text(known.text, text):
+            at = known.at  # seen before, when it could not be adopted: not written once more
         old = known.text if known and entry and (known.at, known.by) == (entry.at, entry.by) else None
         self.fields[name] = Field(text, at, RAW)
         self.raw.append(Put(name, text, at, RAW, old or "null"))
