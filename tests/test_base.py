@@ -16,7 +16,7 @@ from reconciler.base import Base, Memory
 from reconciler.base.packed import Packed
 from reconciler.base.rows import FIRST, Versions
 from reconciler.base.warm import WarmBase
-from reconciler.edits import UNSEEN, Version
+from reconciler.edits import KEEP_VERSIONS, UNSEEN, Version
 from reconciler.errors import ReconcilerError
 from reconciler.state import SHARED, Field, encode, present
 
@@ -168,3 +168,43 @@ def test_a_long_version_is_kept_short(tmp_path: Path) -> None:
     assert isinstance(kept, Versions) and len(kept.rows[0][2]) < 5_000
     base.close()  # which writes the time
     assert list(kept) == list(Base(tmp_path).load().file_versions) == [Version(20, True, undo)]
+
+
+UNDO = {("mary", "status"): None}
+
+
+def test_a_version_that_a_crash_kept_from_its_place_is_noted_in_memory_as_on_disk(tmp_path: Path) -> None:
+    """Else somebody's undo of it, much later, would be taken for an old copy until the process ends."""
+    warm, memory = WarmBase(tmp_path), Memory(empty=False)
+    warm.save(Memory(), memory, now=10, new_versions=[Version(UNSEEN, True, UNDO)])
+    warm.close()
+    warm = WarmBase(tmp_path)
+    warm.save(warm.load(), memory, now=20, new_versions=[Version(15, False, UNDO), Version(UNSEEN, True, UNDO)])
+    warm.placed(20)
+    kept = [version.written for version in warm.load().file_versions]
+    warm.close()
+    assert kept == [version.written for version in Base(tmp_path).load().file_versions] == [20, 15, 20]
+
+
+def test_no_version_is_forgotten_from_the_middle(tmp_path: Path) -> None:
+    """One that was put there with an old time (`cp -p`) is a step back like the others."""
+    warm, memory, now = WarmBase(tmp_path), Memory(empty=False), 10_000_000_000
+    warm.save(Memory(), memory, now=now)
+    for number in range(KEEP_VERSIONS + 16):
+        written = 5 if number == 5 else now + number
+        warm.save(memory, memory, now=now + number, new_versions=[Version(written, number != 5, UNDO)])
+    kept = [version.written for version in warm.load().file_versions]
+    warm.close()
+    assert len(kept) == KEEP_VERSIONS + 16
+    assert kept == [version.written for version in Base(tmp_path).load().file_versions]
+
+
+def test_a_damaged_packed_version_is_told_with_the_way_out(tmp_path: Path) -> None:
+    """Bytes that cannot be unpacked are damage like any other."""
+    Base(tmp_path).save(Memory(), Memory(empty=False), now=10, new_versions=[Version(5, True, UNDO)])
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
+        db.execute("UPDATE file_version SET undo = x'5b'")
+    for base in (Base(tmp_path), WarmBase(tmp_path)):
+        with pytest.raises(ReconcilerError, match=r"state\.db is damaged.*move it away"):
+            list(base.load().file_versions)
+        base.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -122,8 +123,9 @@ class Base:
                 [(version.written, version.ours, dump_undo(version)) for version in new_versions],
             )
             newest = "(SELECT max(id) FROM file_version)"
-            db.execute(
-                f"DELETE FROM file_version WHERE written < ? AND id <= {newest} - ? OR id <= {newest} - ?",
+            recent = "ifnull((SELECT min(id) FROM file_version WHERE written >= ?), id + 1)"
+            db.execute(  # never one in the middle, as that of a file with an old time: each is a step back
+                f"DELETE FROM file_version WHERE id < {recent} AND id <= {newest} - ? OR id <= {newest} - ?",
                 (now - KEEP_SPAN, KEEP_VERSIONS, KEEP_MOST),
             )
             kept = {entry.id for entry in after.journal}
@@ -292,7 +294,7 @@ class Base:
             return False
 
 
-_DAMAGE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError)
+_DAMAGE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, zlib.error)
 """What reading a row raises that holds no JSON, JSON of another shape, or a number that is none."""
 _JOURNAL_HEAD = bytes.fromhex("d9d505f920a163d7")
 """How SQLite's rollback journal begins while it counts."""

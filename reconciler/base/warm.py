@@ -10,7 +10,7 @@ from pathlib import Path
 from sys import intern
 from typing import TypeVar
 
-from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, Version
+from ..edits import KEEP_MOST, KEEP_SPAN, KEEP_VERSIONS, UNSEEN, Version
 from ..failpoints import around
 from ..sources.manifests import Known
 from ..state import State
@@ -88,8 +88,9 @@ class WarmBase(Base):
         """Known at once; it is written with the next save, or at the end."""
         self._placed = at
         if self._memory is not None:
-            rows = [(at, ours, undo) for _, ours, undo in _rows(self._memory)[:1]]
-            versions = Versions([*rows, *_rows(self._memory)[1:]], self._reported)
+            # one that a crash kept from there as well: as `_note_placed` writes it
+            rows = [(at if written == UNSEEN else written, ours, undo) for written, ours, undo in _rows(self._memory)]
+            versions = Versions(rows, self._reported)
             self._memory = replace(self._memory, file_versions=versions)
 
     def append_journal(self, state: State) -> None:
