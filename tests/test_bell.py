@@ -122,16 +122,48 @@ def test_a_folder_that_came_later_rings_too(bell: Bell, tmp_path: Path) -> None:
     assert rings(bell)
 
 
-def test_a_folder_that_leads_back_to_itself_is_no_trap(tmp_path: Path) -> None:
-    """A link to a folder is followed once."""
-    (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "away").mkdir()
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "link").symlink_to(tmp_path / "away")
-    bell = Bell([str(tmp_path / "here"), str(tmp_path / "loop")], "")
-    (tmp_path / "away" / "file").write_text("")
-    assert rings(bell)
+def test_a_link_is_followed_only_where_it_is_the_watched_folder(tmp_path: Path) -> None:
+    """In others behind it nobody looks for manifests, and there may be very many, or the folder itself once more."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "else").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "behind").symlink_to(tmp_path / "else")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "real")
+    bell = Bell([str(tmp_path / "linked")], "")
+    (tmp_path / "else" / "file").write_text("")
+    assert not rings(bell, SHORT)
+    (tmp_path / "real" / "file").write_text("")
+    assert bell.wait(LONG) == [(str(tmp_path / "linked" / "file"), False)]
     bell.close()
+
+
+@pytest.mark.parametrize("by_rename", [False, True])
+def test_a_folder_in_the_place_of_one_is_watched_after_the_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool
+) -> None:
+    """Somebody removed it and made it anew, or put another one there: it has the same name."""
+    monkeypatch.setattr(triggers, "UNHEARD", LONG)
+    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
+    settings.manifests.mkdir()
+    files = Files(settings, wakes, lambda text: None)
+    files.watch()
+    try:
+        assert take(wakes) == Scope()
+        if by_rename:
+            (tmp_path / "other").mkdir()
+            settings.manifests.rename(tmp_path / "before")
+            (tmp_path / "other").rename(settings.manifests)
+        else:
+            settings.manifests.rmdir()
+            settings.manifests.mkdir()
+        assert take(wakes) == Scope()
+        files.watch()
+        assert take(wakes) == Scope()
+        settle(wakes, Scope())
+        (settings.manifests / "mary.yaml").write_text("")
+        assert take(wakes).paths == frozenset({"manifests/mary.yaml"})
+    finally:
+        files.close()
 
 
 def test_whoever_waits_is_rung_up(bell: Bell) -> None:

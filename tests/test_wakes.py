@@ -202,7 +202,7 @@ def test_files_that_the_system_does_not_watch_are_looked_at(tmp_path: Path, monk
         (True, 0.0, 0.0, NOBODY),
         (True, 0.0, SURE, None),
         (True, 1.0, SURE, NOBODY),
-        (True, 1.0, SPARING + 1.0, None),
+        (True, 1.0, SPARING + 100.0, None),
         (True, SURE, WHOLE, None),
     ],
 )

@@ -114,8 +114,9 @@ class Daemon:
             if scope is not None:
                 not_before = self._round(workspace, scope, not_before)
                 workspace.sources.rest()
-                if scope.agents is None:
+                if scope.paths is None:  # folders may have come, or another one into the place of one
                     watcher.watch()
+                if scope.agents is None:
                     give_back(is_agent_name, keys_of)
         leftover = self.wakes.leftover()
         if leftover is not None:

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-MODIFY, CLOSED, CREATE, FOLDER = 0x2, 0x8, 0x100, 0x4000_0000
-GONE = 0x40 | 0x200
-OTHERS = GONE | 0x80 | 0x400 | 0x800
-"""Moved away or removed; moved here, the folder itself removed or moved (inotify(7))."""
+MODIFY, CLOSED, CREATE, IGNORED, FOLDER = 0x2, 0x8, 0x100, 0x8000, 0x4000_0000
+GONE, ITSELF = 0x40 | 0x200, 0x400 | 0x800
+OTHERS = GONE | ITSELF | 0x80
+"""Moved away or removed; the folder itself; moved here (inotify(7))."""
 
 EVENT = struct.Struct("iIII")
 
@@ -72,9 +72,9 @@ class Bell:
             watch, mask, _, length = EVENT.unpack_from(data, at)
             begin, at = at + EVENT.size, at + EVENT.size + length
             name = data[begin:at].rstrip(b"\0")
-            if mask not in (CREATE, MODIFY) or name == self._kept:
+            if mask not in (CREATE, MODIFY, IGNORED) or name == self._kept:
                 folder = self._where.get(watch, self._folders[0])
-                heard[os.path.join(folder, os.fsdecode(name)) if name else folder] = bool(mask & GONE)
+                heard[os.path.join(folder, os.fsdecode(name)) if name else folder] = bool(mask & (GONE | ITSELF))
             came = came or bool(mask & FOLDER)
         if came:
             with suppress(OSError):  # what does not ring is looked at all the same, but later
@@ -82,7 +82,8 @@ class Bell:
         return list(heard.items())
 
     def _watch(self) -> None:
-        """Every folder there is now; one that is watched already stays so."""
+        """Every folder there is now, but for those behind a link, in which nobody looks for manifests; one that is
+        watched already stays so."""
         pending, seen = list(self._folders), set[str]()
         while pending:
             path = pending.pop()
@@ -94,7 +95,9 @@ class Bell:
                 events = CLOSED | CREATE | OTHERS | (MODIFY if folder in self._folders else 0)
                 self._where[self._call(self._libc.inotify_add_watch, self._events, os.fsencode(folder), events)] = path
                 with os.scandir(folder) as entries:
-                    pending += [os.path.join(path, entry.name) for entry in entries if entry.is_dir()]
+                    pending += [
+                        os.path.join(path, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)
+                    ]
 
     def _call(self, function: ctypes._NamedFuncPointer, *args: int | bytes) -> int:
         answer = function(*args)

@@ -66,7 +66,8 @@ class Files:
         self._watched: dict[str, Path] = {}
 
     def watch(self) -> None:
-        """Watch the folders that are there now; called again after each full round, since one may be new."""
+        """Watch the folders that are there now; called again after each round over all files, since one may be new, or
+        another one in its place."""
         folders = {self.settings.context_file.parent, self.settings.manifests, self.settings.folder}
         if self.settings.inbox:
             folders.add(self._inbox())
@@ -138,6 +139,8 @@ class Files:
         real = max((folder for folder in folders if path.startswith(folder)), key=len, default="")
         name = Path(path).name
         if not real or path == real:
+            if gone:  # perhaps another one is in its place, which `watch` finds after the round
+                self._watched = {}
             self.wakes.everything()
             return
         folder, spool = folders[real], self.settings.spool.name
