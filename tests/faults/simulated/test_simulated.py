@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
+from reconciler.store.redis_store import SCRIPT
 from tests.faults.simulated.history import Theatre, plainly, theatre
+from tests.faults.simulated.mutants import MUTANTS, Mutant
 from tests.faults.simulated.world import Step
 
 COUNT = int(os.environ.get("RECONCILER_SIMULATED", "60"))
@@ -96,3 +99,9 @@ FOUND: dict[str, tuple[int, list[Step]]] = {
 def test_what_was_found_stays_mended(stage: Theatre, name: str) -> None:
     """One history each."""
     assert stage.run(*FOUND[name]).wrong == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_changes_the_program(mutant: Mutant) -> None:
+    """One whose line in the script is gone proves nothing: it is told here, before hours of histories."""
+    assert mutant.patch is not nullcontext or mutant.script(SCRIPT) != SCRIPT
