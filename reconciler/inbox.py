@@ -27,7 +27,7 @@ from .merge import merge
 from .settings import Settings
 from .spool import MAX_BYTES, PATIENCE, REJECTED, Rejected, Waiting, names_in, put, refusal, set_aside
 from .stamp import parse_time, refine
-from .state import LAST_UPDATE, NotJson, decode, encode, is_agent_name, split_object
+from .state import LAST_UPDATE, NotJson, decode, encode, is_agent_name, is_text, split_object
 
 PROCESSED = "processed"
 MOST = 500
@@ -162,7 +162,7 @@ def read_letter(path: Path, data: bytes, known: Collection[str], saved: int) -> 
     newest = max(declared, default=None)
     at = refine(newest, saved) if newest and newest.at <= saved else saved
     for key in members:
-        if not key or "\0" in key or not _is_unicode(key):
+        if not key or "\0" in key or not is_text(key):
             raise NotADrop(f"{encode(key)[:70]} is no key of a context")
     parts = [Part(key, "json", value.encode("utf-8", "surrogatepass")) for key, value in members.items()]
     return Letter(path, f"{at:016}-inbox-{_short(path.stem)}", pack(agent, parts) if parts else b"")
@@ -216,13 +216,6 @@ def _breaks_off(text: str, error: NotJson) -> bool:
 
 def _plain(text: str | None) -> object:
     return None if text is None else decode(text)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _short(stem: str) -> str:

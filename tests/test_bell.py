@@ -21,6 +21,7 @@ from tests.test_wakes import settle, take
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere files are looked at without a bell")
 
 LONG, SHORT = 10.0, 0.05
+Watched = tuple[Path, Wakes, Files]
 
 
 @pytest.fixture
@@ -30,6 +31,21 @@ def bell(tmp_path: Path) -> Iterator[Bell]:
     found = Bell([str(tmp_path)], "state.db")
     yield found
     found.close()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    """A folder of manifests that only the bell looks at, and whom it wakes."""
+    monkeypatch.setattr(triggers, "UNHEARD", LONG)
+    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
+    settings.manifests.mkdir()
+    files = Files(settings, wakes, lambda text: None)
+    files.watch()
+    try:
+        assert take(wakes) == Scope()
+        yield settings.manifests, wakes, files
+    finally:
+        files.close()
 
 
 def rings(bell: Bell, seconds: float = LONG) -> bool:
@@ -74,24 +90,16 @@ def test_what_was_too_much_to_be_told_may_be_anything(bell: Bell, tmp_path: Path
     assert str(tmp_path) in heard
 
 
-def test_an_edit_wakes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_wakes_at_once(tmp_path: Path, watched: Watched) -> None:
     """Also one that is written beside the file first: nobody waits for the look at everything."""
-    monkeypatch.setattr(triggers, "UNHEARD", LONG)
-    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
-    settings.manifests.mkdir()
-    files = Files(settings, wakes, lambda text: None)
-    files.watch()
-    try:
-        assert take(wakes) == Scope()
-        settle(wakes, Scope())
-        for name in ("mary.yaml", "gc.yaml"):
-            (tmp_path / "temporary").write_text("")
-            (tmp_path / "temporary").rename(settings.manifests / name)
-            began = time.monotonic()
-            assert take(wakes).paths == frozenset({f"manifests/{name}"})
-            assert time.monotonic() - began < LONG / 2
-    finally:
-        files.close()
+    folder, wakes, _ = watched
+    settle(wakes, Scope())
+    for name in ("mary.yaml", "gc.yaml"):
+        (tmp_path / "temporary").write_text("")
+        (tmp_path / "temporary").rename(folder / name)
+        began = time.monotonic()
+        assert take(wakes).paths == frozenset({f"manifests/{name}"})
+        assert time.monotonic() - began < LONG / 2
 
 
 def test_it_rings_when_a_file_is_whole_and_not_before(bell: Bell, tmp_path: Path) -> None:
@@ -139,31 +147,23 @@ def test_a_link_is_followed_only_where_it_is_the_watched_folder(tmp_path: Path) 
 
 @pytest.mark.parametrize("by_rename", [False, True])
 def test_a_folder_in_the_place_of_one_is_watched_after_the_next_round(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool
+    tmp_path: Path, watched: Watched, by_rename: bool
 ) -> None:
     """Somebody removed it and made it anew, or put another one there: it has the same name."""
-    monkeypatch.setattr(triggers, "UNHEARD", LONG)
-    settings, wakes = build(tmp_path, {}, {}, {}), Wakes(0.0)
-    settings.manifests.mkdir()
-    files = Files(settings, wakes, lambda text: None)
+    folder, wakes, files = watched
+    if by_rename:
+        (tmp_path / "other").mkdir()
+        folder.rename(tmp_path / "before")
+        (tmp_path / "other").rename(folder)
+    else:
+        folder.rmdir()
+        folder.mkdir()
+    assert take(wakes) == Scope()
     files.watch()
-    try:
-        assert take(wakes) == Scope()
-        if by_rename:
-            (tmp_path / "other").mkdir()
-            settings.manifests.rename(tmp_path / "before")
-            (tmp_path / "other").rename(settings.manifests)
-        else:
-            settings.manifests.rmdir()
-            settings.manifests.mkdir()
-        assert take(wakes) == Scope()
-        files.watch()
-        assert take(wakes) == Scope()
-        settle(wakes, Scope())
-        (settings.manifests / "mary.yaml").write_text("")
-        assert take(wakes).paths == frozenset({"manifests/mary.yaml"})
-    finally:
-        files.close()
+    assert take(wakes) == Scope()
+    settle(wakes, Scope())
+    (folder / "mary.yaml").write_text("")
+    assert take(wakes).paths == frozenset({"manifests/mary.yaml"})
 
 
 def test_whoever_waits_is_rung_up(bell: Bell) -> None:

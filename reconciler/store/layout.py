@@ -31,6 +31,7 @@ from ..state import (
     decode,
     decode_at,
     encode,
+    is_text,
     read_json,
     same_text,
     split_object,
@@ -305,10 +306,8 @@ class _Reader:
         stripped.encode()
         members = split_object(stripped)
         for key in members:
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                raise NotJson(f"the key {encode(key)} is not Unicode text") from None
+            if not is_text(key):
+                raise NotJson(f"the key {encode(key)} is not Unicode text")
         return members
 
     def _unchanged(self, name: str, entry: Entry, value: str) -> bool:
@@ -390,14 +389,7 @@ def live_arguments(values: Mapping[str, str | None]) -> list[str] | None:
             return None
         found += (field, begins, text) if begins else (field, *encode_field(field, text))
     whole = "".join(found)
-    return found if "\n" not in whole and _is_unicode(whole) else None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
+    return found if "\n" not in whole and is_text(whole) else None
 
 
 @lru_cache(maxsize=20_000)
