@@ -51,7 +51,8 @@ def _made(chance: random.Random, kind: str, mark: str, place: int, agent: str) -
         manner = chance.choice(["plain", "plain", "says", "stale", "remove"])
         return (kind, place, agent, tuple(sorted(names)), manner, mark)
     if kind == "raw":
-        return (kind, agent, chance.choice(["status", "insight", "note"]), mark, chance.random() < 0.15)
+        end = chance.choice(["", "\n"])  # the short way of the script leaves control characters to the long one
+        return (kind, agent, chance.choice(["status", "insight", "note"]), mark, end, chance.random() < 0.15)
     if kind == "raw context":
         return (kind, mark)
     if kind in ("manifest", "drop", "delete"):

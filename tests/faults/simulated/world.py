@@ -263,10 +263,10 @@ class World(Accidents):
             if found.hub is not None and found.daemon is None:  # else it would wait for the daemon to let go
                 found.hub.teach()
 
-    def do_raw(self, agent: str, name: str, mark: str, gone: bool) -> None:
+    def do_raw(self, agent: str, name: str, mark: str, end: str, gone: bool) -> None:
         if self.machine.away or self._is_robbed(agent):
             return
-        key, text, client = f"memory:agents:{agent}", f"{mark}:{name} é\n", self.machine.client
+        key, text, client = f"memory:agents:{agent}", f"{mark}:{name} é{end}", self.machine.client
         self.by_hand = True
         if not gone:
             self.done(self.begin(mark, "raw", agent, {name: encode(text)}))
