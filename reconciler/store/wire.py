@@ -13,6 +13,7 @@ import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -33,6 +34,9 @@ ever. The script that takes it answers with the server's time in its second and 
 it is past: a server that hung has the commands of callers who went elsewhere still before it.
 """
 _pack = cast(Callable[[Command], bytes], pack_command)  # its own types know one argument only
+LEAST = 4_096
+"""Bytes of an answer in each second that its caller waits, or the server is as good as away: where they trickle, no
+wait for the next ones ever ends, and the whole may take hours."""
 _WITH_ITS_TEXT = {"EVALSHA": "EVAL", "EVALSHA_RO": "EVAL_RO"}
 
 
@@ -117,10 +121,17 @@ class Wire:
 
     def keys_like(self, pattern: str) -> Iterator[bytes]:
         """Every key of that pattern, some more than once."""
+        ends: list[Callable[[Sequence[Command]], list[Any]]] = [self.exchange]
         if isinstance(self.client, redis.RedisCluster):
             refresh(self.client)  # a node that joined since holds keys too
-        for server in self._servers():
-            yield from server.scan_iter(match=pattern, count=2_000)
+            ends = [partial(self._with_node, server) for server in self._servers()]
+        for exchange in ends:
+            cursor = b"0"
+            while True:
+                cursor, keys = _whole(exchange([("SCAN", cursor, "MATCH", pattern, "COUNT", "2000")])[0])
+                yield from keys
+                if int(cursor) == 0:
+                    break
 
     def _servers(self) -> list[redis.Redis]:
         """A client of each server that takes writes."""
@@ -222,6 +233,7 @@ class _Line(_Asker):
     def exchange(self, packed: bytes, count: int) -> list[Any]:
         answers: list[Any] = []
         gets = self._reader.gets
+        came, until = 0, time.monotonic_ns() // 1000 + self._wait
         try:
             self._socket.sendall(packed)
             while len(answers) < count:
@@ -233,6 +245,12 @@ class _Line(_Asker):
                     if isinstance(answer, ConnectionError):  # of the connection, not of a command: LOADING, NOAUTH
                         raise answer
                     answers.append(answer)
+                if len(answers) < count and self._wait:
+                    came += len(data)
+                    if time.monotonic_ns() // 1000 > until and not self._poll.poll(0):
+                        if came < LEAST:
+                            raise redis.TimeoutError("Timeout: the server's answer only trickles")
+                        came, until = 0, until + self._wait
             if len(answers) > count:
                 raise ConnectionError("The server answered more than it was asked")
             return answers

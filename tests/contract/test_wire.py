@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,16 @@ from reconciler.store.connect import connect
 from reconciler.store.redis_store import RedisStore
 from reconciler.store.wire import Wire
 from tests.contract.kit import put
+from tests.relay import Relay
 from tests.servers import Memory, Server
 
 Launch = Callable[..., Server]
+
+
+@pytest.fixture
+def relayed(real: Memory) -> Iterator[Relay]:
+    with Relay(Path(real.redis.connection_pool.connection_kwargs["path"])) as relay:
+        yield relay
 
 
 def opened(server: Server) -> RedisStore:
@@ -38,6 +46,30 @@ def test_a_late_answer_is_read_by_nobody(launch: Launch) -> None:
     server.process.send_signal(signal.SIGCONT)
     assert store.wire.exchange([("ECHO", "second"), ("ECHO", "third")]) == [b"second", b"third"]
     store.close()
+
+
+def test_an_answer_that_trickles_is_not_waited_for(real: Memory, relayed: Relay) -> None:
+    """At 1,000 bytes a second it would take 20 s, of which none is without a byte: neither keys nor values block."""
+    real.redis.hset("memory:a", mapping={f"field{number}": "x" * 100 for number in range(200)})
+    real.redis.mset({f"memory:{number:0100}": "" for number in range(200)})
+    wire = Wire(connect(relayed.url, None, print))
+    wire.exchange([("PING",)])
+    relayed.rate = 1_000
+    with pytest.raises(redis.TimeoutError, match="trickles"):
+        wire.exchange([("HGETALL", "memory:a")])
+    relayed.rate = 0
+    wire.exchange([("PING",)])
+    relayed.rate = 1_000
+    with pytest.raises(redis.TimeoutError, match="trickles"):
+        list(wire.keys_like("memory:*"))
+
+
+def test_a_line_that_is_slow_brings_the_whole_answer(real: Memory, relayed: Relay) -> None:
+    """More than the time for a command, but something arrives all the time."""
+    real.redis.set("memory:a", "x" * 30_000)
+    wire = Wire(connect(relayed.url, None, print))
+    relayed.rate = 15_000
+    assert wire.exchange([("GET", "memory:a"), ("ECHO", "next")]) == [b"x" * 30_000, b"next"]
 
 
 def test_an_interrupted_call_leaves_no_answer_behind(launch: Launch) -> None:

@@ -116,7 +116,7 @@ class Storm:
 
     def rounds(self, said: int) -> None:
         """One round after the other, as `run` does them; what the hubs left, and the edit, is what there is to do."""
-        settings = read_settings(str(self.root), {"redis": self.redis}, {})
+        settings = read_settings(str(self.root), {"redis": self.redis})
         with ExitStack() as opened:
             opened.enter_context(files.Lock(files.private_folder(settings.folder) / "lock", 5.0))
             workspace = opened.enter_context(open_workspace(settings, lambda text: None, lasting=True))
