@@ -31,6 +31,10 @@ class Relay:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
+    @property
+    def connected(self) -> bool:
+        return bool(self._sockets)
+
     def freeze(self) -> None:
         self._frozen = set(self._sockets)
 

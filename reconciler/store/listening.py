@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import hiredis
@@ -246,7 +245,10 @@ def _payload(message: Any) -> Iterable[bytes]:
 
 
 class RedisTracking:
-    """`Tracking`: the server says which keys were written, on one line for each server that takes writes."""
+    """`Tracking`: the server says which keys were written, on one line for each server that takes writes.
+
+    To begin raises RedisError, and StoreError for what the server does not allow.
+    """
 
     def __init__(self, client: Any, name: str) -> None:
         self._client, self._name = client, name
@@ -256,8 +258,8 @@ class RedisTracking:
 
     def _begin(self) -> None:
         try:
-            for pool in translate(lambda: pools(self._client), self._name):
-                self._lines.append(translate(partial(Line, pool), self._name))
+            for pool in pools(self._client):
+                self._lines.append(Line(pool))
                 self._start(self._lines[-1])
         except BaseException:
             self.close()
@@ -270,8 +272,6 @@ class RedisTracking:
             line.answer("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", AGENTS, "PREFIX", keys_of(SHARED).hash)
         except ResponseError as error:
             raise _cannot("CLIENT TRACKING", error, self._name) from None
-        except RedisError as error:
-            raise said(error, self._name) from None
 
     def receive(self, timeout: float) -> frozenset[str] | None:
         try:
@@ -285,7 +285,7 @@ class RedisTracking:
         """The masters of a cluster. A new one has no line: then all must begin again."""
         if not isinstance(self._client, redis.RedisCluster):
             return frozenset()
-        return translate(lambda: masters(self._client), self._name)
+        return masters(self._client)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -340,13 +340,11 @@ class RedisKeyspace(RedisTracking):
             flags = "".join(part.decode() for part in line.answer("CONFIG", "GET", EVENTS)[1:])
         except ResponseError as error:
             raise _cannot("CONFIG GET", error, self._name) from None
-        except RedisError as error:
-            raise said(error, self._name) from None
         if "K" not in flags or not ("A" in flags or {"h", "g", "x"} <= set(flags)):
             raise _cannot(EVENTS, ResponseError("it lacks KA"), self._name)
         start = f"__keyspace@{line.database}__:"
-        translate(lambda: line.answer("PSUBSCRIBE", f"{start}{AGENTS}*"), self._name)
-        translate(lambda: line.answer("PSUBSCRIBE", start + keys_of(SHARED).hash), self._name)
+        line.answer("PSUBSCRIBE", f"{start}{AGENTS}*")
+        line.answer("PSUBSCRIBE", start + keys_of(SHARED).hash)
 
     def _keys(self, message: Any) -> Iterator[bytes | None]:
         if isinstance(message, RedisError):
@@ -363,14 +361,12 @@ class RedisKeyspace(RedisTracking):
 
 
 def track(client: Any, name: str, epoch: Callable[[], str]) -> RedisTracking:
-    """Hear of writes by the best means that the server allows. Raises StoreAway, StoreError.
+    """Hear of writes by the best means that the server allows. Raises RedisError, StoreError.
 
     The server's configuration is never changed. `epoch` reads the mark that a flush takes away.
     """
     try:
         return RedisTracking(client, name)
-    except StoreAway:
-        raise
     except StoreError as first:
         try:
             return RedisKeyspace(client, name, epoch)

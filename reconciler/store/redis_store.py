@@ -36,6 +36,8 @@ READ_SHA = hashlib.sha1(READ.encode(), usedforsecurity=False).hexdigest()
 MARK = (Path(__file__).parent / "mark.lua").read_text(encoding="utf-8")
 MARK_SHA = hashlib.sha1(MARK.encode(), usedforsecurity=False).hexdigest()
 CHUNK = 500
+TRIES = 3
+"""How often something is read that a cut connection brings no answer to."""
 HUB = "memory:hub"
 SCHEMA_VERSION = 1
 MOMENT: tuple[Command, ...] = (("TIME",), ("HGET", HUB, "epoch"))
@@ -263,7 +265,7 @@ class RedisStore:
         return RedisChannel(self.client, self.name, agents)
 
     def track(self) -> Tracking:
-        return track(self.client, self.name, lambda: self._call(self._moment)[1])
+        return self._call(lambda: track(self.client, self.name, lambda: self._call(self._moment)[1]))
 
     def start_epoch(self, epoch: str) -> str:
         def mark() -> str:
@@ -295,14 +297,15 @@ class RedisStore:
         self.client.close()
 
     def _call(self, work: Callable[[], T]) -> T:
-        """`work`, which may be done twice: one connection that was cut is no server that is away."""
-        begun = time.monotonic()
-        try:
-            return work()
-        except RedisError as error:
-            if type(error) is not ConnectionError or time.monotonic() - begun > AGAIN:
-                raise said(error, self.name) from None
-        return translate(work, self.name)
+        """`work`, which may be done several times: a connection that was cut is no server that is away."""
+        begun, tries = time.monotonic(), 1
+        while True:
+            try:
+                return work()
+            except RedisError as error:
+                if tries == TRIES or type(error) is not ConnectionError or time.monotonic() - begun > AGAIN:
+                    raise said(error, self.name) from None
+                tries += 1
 
 
 @lru_cache(maxsize=20_000)

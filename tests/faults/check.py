@@ -229,7 +229,8 @@ def lost(
     """Acknowledged writes that an older one took the place of, and values that nobody wrote.
 
     `must`: which operations have to be there, by id; all acknowledged ones unless given. `elsewhere`: an agent that
-    was deleted may come back with what waited in the files of another workspace, of which the deletion knew nothing.
+    was deleted may come back with what waited in the files of another workspace, of which the deletion knew nothing;
+    as with what was on its way to files while the deletion was at work.
     """
     by_agent: dict[str, list[Op]] = {}
     for op in records.ops.values():
@@ -246,7 +247,10 @@ def lost(
                 yield f"invented: {agent}.{name} holds {short(there)}, which nobody wrote"
                 continue
             for op in owed:
-                rivals = [other for other in wrote if not (elsewhere and name not in op.sets and other.in_file)]
+                rivals = [
+                    other for other in wrote
+                    if not (name not in op.sets and other.in_file and (elsewhere or other.end > op.start))
+                ]  # fmt: skip
                 if op not in wrote and len(rivals) == len(wrote) and all(other.surely_before(op) for other in wrote):
                     found = ", ".join(map(told, wrote)) or "nothing"
                     yield f"lost: {agent}.{name}: {told(op)}; there is: {found}"

@@ -44,6 +44,8 @@ Acknowledged by Redis means in Redis' hands until a daemon has mirrored it, whic
 that only a server had which then lost everything is gone with it, unless it was made with `durable=True`. The tiers
 that let a server come back empty or older hold the program to this line and not to a softer one.
 
+Deleting an agent deletes what is found: what is on its way to files meanwhile may stay.
+
 Seconds are those of a machine where nobody else is at work. C and F keep theirs busy, and allow 30 s in rule 2, 3 s in
 rule 11 and 6 s in rule 14.
 """

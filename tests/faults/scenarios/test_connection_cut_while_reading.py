@@ -24,9 +24,10 @@ def of_all(hub: UnifiedMemoryHub) -> Any:
     return hub.get_unified_context()["agents"]["mary"]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 @pytest.mark.parametrize("read", [of_one, of_all])
-def test_connection_cut_while_reading(shared: Desk, read: Callable[[UnifiedMemoryHub], Any]) -> None:
-    """No round has brought to the file yet what was written last."""
+def test_connection_cut_while_reading(shared: Desk, read: Callable[[UnifiedMemoryHub], Any], *, again: bool) -> None:
+    """No round has brought to the file yet what was written last. `again`: the next connection is cut too."""
     with (
         Relay(Path(shared.url.removeprefix("unix://"))) as relay,
         UnifiedMemoryHub(settings=replace(shared.settings, redis=relay.url)) as hub,
@@ -37,6 +38,11 @@ def test_connection_cut_while_reading(shared: Desk, read: Callable[[UnifiedMemor
         relay.freeze()
         reading = reader.submit(read, hub)
         wait_until(lambda: relay.swallowed)
+        relay.delay = 0.4 if again else 0.0
         relay.reset()
+        if again:
+            wait_until(lambda: relay.connected)
+            relay.delay = 0.0
+            relay.reset()
         assert reading.result(5)["context"]["task"] == "live"
         assert "task" not in shared.record("mary").get("context", {})
