@@ -429,6 +429,18 @@ class Lock(FileLock):
             raise
         return self
 
+    def take(self, *, shared: bool = False, seconds: float = 0.0) -> bool:
+        """Take it in turn: who waits holds the turn, without which nobody takes the lock. Else one who works, lets go
+        and works again is faster than all who wait, for ever."""
+        until = time.monotonic() + seconds
+        turn = FileLock(self.path.with_name(f"{self.path.name}.turn"))
+        if not turn.take(seconds=seconds):
+            return False
+        try:
+            return super().take(shared=shared, seconds=until - time.monotonic())
+        finally:
+            turn.release()
+
     def sign(self, word: str = "") -> None:
         """Say what the holder is: one word, which `signed` reads."""
         with _reported(self.path):

@@ -500,6 +500,14 @@ with Lock(Path(sys.argv[1])):
     sys.stdin.read()
 """
 
+AGAIN = """
+import sys; from pathlib import Path; from threading import Event; from reconciler.files import Lock
+print("at work", flush=True)
+while True:
+    with Lock(Path(sys.argv[1]), 60):
+        Event().wait(0.05)
+"""
+
 
 class TestLocks:
     def test_a_second_reconciler_is_told_who_holds_the_workspace(self, tmp_path: Path) -> None:
@@ -520,6 +528,18 @@ class TestLocks:
         assert Lock.holder(path) is None
         with Lock(path):
             assert Lock.holder(path) == os.getpid()
+
+    def test_who_waits_is_next(self, tmp_path: Path) -> None:
+        """Also behind one who takes it again as soon as it is free."""
+        path = tmp_path / "lock"
+        other = python(AGAIN, path)
+        said(other)
+        try:
+            for _ in range(5):
+                with Lock(path, 2.0):
+                    assert Lock.holder(path) == os.getpid()
+        finally:
+            stop(other, signal.SIGKILL)
 
     def test_the_lock_of_a_killed_process_is_free(self, tmp_path: Path) -> None:
         """Kill -9: the stale pid in the file stops nobody."""
