@@ -433,7 +433,7 @@ class Lock(FileLock):
         """Take it in turn: who waits holds the turn, without which nobody takes the lock. Else one who works, lets go
         and works again is faster than all who wait, for ever."""
         until = time.monotonic() + seconds
-        turn = FileLock(self.path.with_name(f"{self.path.name}.turn"))
+        turn = FileLock(self.path.with_name("turn.lock"))
         if not turn.take(seconds=seconds):
             return False
         try:

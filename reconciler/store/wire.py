@@ -233,9 +233,9 @@ class _Line(_Asker):
     def exchange(self, packed: bytes, count: int) -> list[Any]:
         answers: list[Any] = []
         gets = self._reader.gets
-        came, until = 0, time.monotonic_ns() // 1000 + self._wait
         try:
             self._socket.sendall(packed)
+            came, until = 0, time.monotonic_ns() // 1000 + self._wait
             while len(answers) < count:
                 data = self._socket.recv(65_536)
                 if not data:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import stat
 import subprocess
@@ -143,7 +142,7 @@ def listing(folder: Path) -> list[Entry]:
 def contents(folder: Path) -> dict[str, bytes]:
     """The files under a folder but for locks: an empty one of ours says nothing."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
-    return {str(path): path.read_bytes() for path in files if not re.search(r"\block(\.turn)?$", path.name)}
+    return {str(path): path.read_bytes() for path in files if path.suffix != ".lock" and path.name != "lock"}
 
 
 def stored(client: redis.Redis) -> dict[bytes, object]:

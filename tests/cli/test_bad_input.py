@@ -27,7 +27,7 @@ def tree(shell: Shell) -> list[tuple[str, int, bytes]]:
     """The workspace as it is, but for what only this program looks at: locks, and the time of folders."""
     found = []
     for path in [shell.root, *sorted(shell.root.rglob("*"))]:
-        if path.name not in ("lock", "lock.turn"):
+        if path.name not in ("lock", "turn.lock"):
             data = path.read_bytes() if path.is_file() else b""
             found.append((str(path), path.lstat().st_mode, data))
     return found
