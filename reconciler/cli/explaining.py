@@ -17,10 +17,10 @@ from ..settings import Settings
 from ..stamp import format_time
 from ..state import Field, encode
 from ..updates import WriteResult, check_known
-from ..workspace import open_workspace
+from ..workspace import Workspace, open_workspace
 from ..writing import Writer
 from .common import STYLES, number_from_1, output_option, print_text, verb, warn
-from .memory import hint_mirror, say_written
+from .memory import code_of, say_written
 
 SHOWN = 3
 """Earlier values and conflicts that `explain` shows; -o json has them all."""
@@ -201,15 +201,12 @@ def _restore(settings: Settings, base: Base, found: list[Conflict], number: int,
     with open_workspace(settings, warn) as workspace, closing(Offline(settings, lambda: None)) as offline:
         done = Writer(workspace, offline).write(conflict.agent, {conflict.field: conflict.lost.text})
     base.restored(number, done.at)
-    return _tell(settings, conflict, done, output)
+    return _tell(workspace, conflict, done, output)
 
 
-def _tell(settings: Settings, conflict: Conflict, done: WriteResult, output: str) -> int:
+def _tell(workspace: Workspace, conflict: Conflict, done: WriteResult, output: str) -> int:
     say_written(done, output)
     if conflict.won.by.endswith((".yaml", ".yml")):
         where = f"reconciler explain {conflict.agent} {conflict.field}"
         click.echo(f"{conflict.won.by} won: if it pins the field, the next round sets it back; {where}", err=True)
-    if done.store == "file":
-        click.echo("Redis is away; files were used", err=True)
-        return 5
-    return hint_mirror(settings) if done.won else 0
+    return code_of(done, workspace)

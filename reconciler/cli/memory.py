@@ -8,29 +8,20 @@ from typing import Any
 import click
 
 from ..controller import Options, Round, reconcile_or_away
-from ..errors import UsageError
+from ..errors import StoreAway, UsageError
 from ..events import Event
 from ..hub import OneShotHub, WriteResult, check_name, unified
 from ..render import clip
 from ..settings import Settings
 from ..state import CONTEXT, NotJson, decode, encode, split_object
 from ..store import AwayStore
-from ..workspace import open_workspace
+from ..workspace import Workspace, open_workspace
 from .common import busy, number_from_1, output_option, print_data, print_text, read_input, report, verb, warn
 from .tables import change_lines
 
 
 def _hub(settings: Settings, *, reading: bool = False) -> OneShotHub:
     return OneShotHub(settings=settings, warn=warn, reading=reading)
-
-
-def _away_code(hub: OneShotHub) -> int:
-    """5, and one line about it, when the answer came from files."""
-    store = hub.workspace.store
-    if not isinstance(store, AwayStore):
-        return 0
-    click.echo(f"files were used: {store.reason}", err=True)
-    return store.reason.exit_code
 
 
 @verb("get")
@@ -43,10 +34,14 @@ def get_command(settings: Settings, agent: str | None, output: str) -> int:
         print_text(unified(found.merged), output)
         return found.exit_code
     with _hub(settings, reading=True) as hub:
-        text = hub.agent_text(agent)
-        code = _away_code(hub)
-    print_text(text, output)
-    return code
+        print_text(hub.agent_text(agent), output)
+        store = hub.workspace.store
+    return _say_files(store.reason) if isinstance(store, AwayStore) else 0
+
+
+def _say_files(why: object) -> int:
+    click.echo(f"files were used: {why}", err=True)
+    return StoreAway.exit_code
 
 
 def _merged(settings: Settings) -> Round:
@@ -80,7 +75,7 @@ def set_command(
     """
     check_name(agent)
     values = dict(_pair(pair) for pair in pairs)
-    context = {**(_read_object(source) if source else {})}
+    context = {**(_read_object(source) if source is not None else {})}
     status = values.pop("status", None)
     if status is None and any(pair.startswith("status=") for pair in pairs):
         raise UsageError("status=null: the status is text", hint="status=idle, or status='\"null\"' for that word")
@@ -91,7 +86,7 @@ def set_command(
     with _hub(settings) as hub:
         done = hub.update_agent_context(agent, context, status=status, fields=dict(_pair(pair) for pair in fields))
         say_written(done, output)
-        return _away_code(hub) or (hint_mirror(settings) if done.won else 0)
+        return code_of(done, hub.workspace)
 
 
 def _pair(pair: str) -> tuple[str, Any]:
@@ -141,10 +136,14 @@ def say_written(done: WriteResult, output: str) -> None:
         click.echo(f"{done.agent}: nothing changed")
 
 
-def hint_mirror(settings: Settings) -> int:
+def code_of(done: WriteResult, workspace: Workspace) -> int:
+    """5 for a write that only files took, else 0; and a line about it where that is not all."""
     from ..files import Lock
 
-    if Lock.holder(settings.folder / "lock") is None:
+    if done.store == "file":
+        store = workspace.store
+        return _say_files(store.reason if isinstance(store, AwayStore) else "Redis took no write, and learns it later")
+    if done.won and Lock.holder(workspace.settings.folder / "lock") is None:
         click.echo("no reconciler is running: context.json learns it with `reconciler apply`", err=True)
     return 0
 
@@ -161,7 +160,7 @@ def delete_command(settings: Settings, agent: str, output: str) -> int:
             say_written(done, output)
         else:
             click.echo(f"{agent}: deleted")
-        return _away_code(hub) or hint_mirror(settings)
+        return code_of(done, hub.workspace)
 
 
 @verb("history")
@@ -196,4 +195,4 @@ def rollback_command(settings: Settings, agent: str, version: int, output: str) 
     with _hub(settings) as hub:
         done = hub.rollback(agent, version)
         say_written(done, output)
-        return hint_mirror(settings) if done.won else 0
+        return code_of(done, hub.workspace)

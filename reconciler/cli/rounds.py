@@ -40,7 +40,7 @@ def apply_command(settings: Settings, plan: str | None, output: str, **chosen: A
 
     Exit code 0: done; 3: part of it is quarantined; 4: refused; 5: done on files only, Redis is away.
     """
-    options = Options(reviewed=_read_plan(plan) if plan else None, **chosen)
+    options = Options(reviewed=_read_plan(plan) if plan is not None else None, **chosen)
     if options.max_deletes is not None:
         Limit.parse(options.max_deletes)
     # Redis first: where it refuses, not even a lock is left behind.

@@ -374,6 +374,30 @@ def test_while_redis_is_away_files_serve_and_the_exit_code_is_5(applied: Shell) 
     assert "rnd" not in applied("get").json["agents"]
 
 
+def test_a_write_that_redis_does_not_take_ends_with_5_too(applied: Shell, client: redis.Redis) -> None:
+    """Redis is there, and out of memory: files have it, which is not done in the sense of 0."""
+    client.config_set("maxmemory", 1)
+    try:
+        written = applied("set", "mary", "task=late", "-o", "json")
+        deleted = applied("delete", "rnd")
+    finally:
+        client.config_set("maxmemory", 0)
+    assert (written.code, written.json["store"]) == (5, "file")
+    assert deleted.code == 5
+    assert written.err == deleted.err == "files were used: Redis took no write, and learns it later\n"
+    assert applied("apply").code == 0
+    assert applied("get", "mary").json["context"]["task"] == "late"
+    assert "rnd" not in applied("get").json["agents"]
+
+
+def test_an_empty_name_is_no_missing_option(applied: Shell) -> None:
+    """As where a shell's variable is not set: nothing is done that nobody reviewed."""
+    applied.write_manifest("mary", note="new")
+    for words in (("apply", "--plan", ""), ("set", "mary", "task=x", "--json", "")):
+        assert applied(*words).code == 2, words
+    assert applied("diff").code == 1
+
+
 def test_the_real_output_of_a_plan_needs_no_unicode_terminal(six: Shell) -> None:
     """Where only ASCII can be printed, JSON is escaped and text is not lost."""
     six.write_manifest("mary", note="größer → 世界 😀")
