@@ -172,8 +172,8 @@ def history_command(settings: Settings, agent: str, count: int, output: str) -> 
     with _hub(settings, reading=True) as hub:
         events = hub.history(agent, count)
     if output != "text":
-        versions = [event.to_plain() for event in events]
-        print_data({"schema_version": 1, "agent": agent, "versions": versions}, output)
+        versions = ",".join(event.line for event in events)  # every token as it was written
+        print_text(f'{{"schema_version":1,"agent":{encode(agent)},"versions":[{versions}]}}', output)
         return 0
     for event in events:
         _print_version(event)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import click
 
 from ..events import Event
 from ..render import ago, clip
-from ..state import CONTEXT, QUIET, SHARED, Agent, State, decode, encode, present
+from ..state import CONTEXT, QUIET, SHARED, Agent, NotJson, State, decode, encode, present
 
 MOST = 50
 """Agents shown; more are counted."""
@@ -49,14 +51,22 @@ def change_lines(event: Event) -> Iterator[tuple[str, str]]:
     """What an event changed: create, update or delete, and a line for a person; or which value lost."""
     match event.more.get("conflict"):
         case {"field": field, "lost": {"value": lost, "by": loser}, "won": {"value": won, "by": winner}}:
-            beaten, winner = f"{clip(encode(lost), 30)} by {clip(str(loser), 40)}", clip(str(winner), 40)
-            yield "update", f"! {clip(str(field), 40)}  {beaten} lost to {clip(encode(won), 30)} by {winner}"
+            beaten, winner = f"{clip(shown(lost), 30)} by {clip(str(loser), 40)}", clip(str(winner), 40)
+            yield "update", f"! {clip(str(field), 40)}  {beaten} lost to {clip(shown(won), 30)} by {winner}"
     for change in event.changes:
         op, field, by = str(change.get("op")), clip(str(change.get("field")), 40), clip(str(change.get("by")), 40)
-        old, new = encode(change.get("old")), encode(change.get("new"))
-        shown = {"create": f"+ {field}  {clip(new, 60)}", "delete": f"- {field}  {clip(old, 60)}"}
-        text = shown.get(op, f"~ {field}  {clip(old, 30)} → {clip(new, 30)}")
+        old, new = shown(change.get("old")), shown(change.get("new"))
+        lines = {"create": f"+ {field}  {clip(new, 60)}", "delete": f"- {field}  {clip(old, 60)}"}
+        text = lines.get(op, f"~ {field}  {clip(old, 30)} → {clip(new, 30)}")
         yield op, text + (f"  by {by}" if by != event.origin else "")
+
+
+def shown(value: Any) -> str:
+    """A value as a person sees it; also a number that is too large for Python, which no JSON can be made of."""
+    try:
+        return encode(value)
+    except NotJson:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _status(fields: Agent) -> str:

@@ -16,9 +16,8 @@ import click
 from ..events import Event
 from ..render import clip
 from ..settings import Settings
-from ..state import encode
 from .common import STYLES, number_from_1, printable, verb, warn
-from .tables import change_lines
+from .tables import change_lines, shown
 
 if TYPE_CHECKING:
     from ..follow import Since
@@ -132,4 +131,4 @@ def print_event(event: Event) -> None:
     for op, line in change_lines(event):
         click.secho(f"        {line}", **STYLES.get(op, {}))
     if not event.changes and event.data:
-        click.echo(f"        {clip(encode(event.data), 100)}")
+        click.echo(f"        {clip(shown(event.data), 100)}")

@@ -390,6 +390,17 @@ def test_a_write_that_redis_does_not_take_ends_with_5_too(applied: Shell, client
     assert "rnd" not in applied("get").json["agents"]
 
 
+def test_a_number_that_is_too_large_for_python_ends_no_history(applied: Shell, client: redis.Redis) -> None:
+    """It is JSON, Redis and files hold it, and so does the history, token for token."""
+    client.hset("memory:agents:mary", "context", '{"role":"dispatcher","far":1e400,"exact":1.10}')
+    assert applied("apply").code == 0
+    text, data = applied("history", "mary", "-n", "1"), applied("history", "mary", "-n", "1", "-o", "json")
+    assert text.code == data.code == 0
+    assert "+ context.far  Infinity" in text.out
+    assert '"new": 1e400' in data.out
+    assert '"new": 1.10' in data.out
+
+
 def test_an_empty_name_is_no_missing_option(applied: Shell) -> None:
     """As where a shell's variable is not set: nothing is done that nobody reviewed."""
     applied.write_manifest("mary", note="new")

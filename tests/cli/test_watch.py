@@ -104,6 +104,17 @@ def test_what_strangers_publish_cannot_write_to_the_terminal(applied: Shell, cli
     assert out.replace("\n", "").isprintable()
 
 
+def test_a_number_that_is_too_large_for_python_ends_no_watch(applied: Shell, client: redis.Redis) -> None:
+    """As any other message of a stranger."""
+    with watching(applied, client, "-o", "text", "--count", "2") as process:
+        for number in ("1e400", "2"):
+            client.publish(CHANNEL, f'{{"agent":"mary","event":"x","timestamp":"t","data":{{"a":{number}}}}}')
+        said = process.communicate(timeout=20)[0]
+    assert process.returncode == 0, said
+    assert '{"a":Infinity}' in said
+    assert '{"a":2}' in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_watch_with_0(applied: Shell, client: redis.Redis, number: signal.Signals) -> None:
     """After what it has printed, without a word."""
