@@ -91,7 +91,7 @@ class Wire:
             line.connection.disconnect()
             self._pool.release(line.connection)
         connection = self._pool.get_connection()
-        if self._plain and isinstance(connection._sock, socket.socket):
+        if self._plain and type(connection._sock) is socket.socket:  # TLS asks again where the kernel's wait is over
             return _Line(connection)
         slow = self._slow.get(connection)
         if slow is None or slow.socket is not getattr(connection, "_sock", None):
