@@ -121,7 +121,7 @@ def _observe(
     """
     names = None if scope.agents is None or reading.touched is None else scope.agents | reading.touched
     live = workspace.store.observe(memory.merged, names)
-    if names is not None and (live.epoch != memory.epoch or _is_new(names, memory)) and live.up:
+    if names is not None and (_is_new(names, memory) or (live.up and live.epoch != memory.epoch)):
         names, live = None, workspace.store.observe(memory.merged)
     memory = memory if names is not None else memory.unpacked()
     whole, touched = names is None, reading.touched if reading.touched is not None else scope.resting
@@ -184,14 +184,17 @@ def _clamp(ours: dict[str, dict[str, Field]], live: Live, max_skew: int) -> list
 
 
 def _drop_clashes(merged: dict[str, dict[str, Field]], memory: Memory) -> list[Problem]:
-    """Agents whose names differ only in case: the known one stays, the others are quarantined."""
+    """Agents whose names differ only in case: the known one stays, the others are quarantined. Of one that was deleted
+    nothing is left that another could be mistaken for."""
     by_lower: dict[str, list[str]] = {}
     for agent in merged:
         by_lower.setdefault(agent.lower(), []).append(agent)
     problems = []
     for names in by_lower.values():
-        kept, *others = sorted(names, key=lambda name: (name not in memory.merged, name))
+        kept, *others = sorted(names, key=lambda name: (not _alive(merged[name]), name not in memory.merged, name))
         for name in others:
+            if not _alive(merged[name]) and name in memory.merged:  # it was deleted
+                continue
             if not _alive(merged.pop(name)):  # its hash is gone again: only a sidecar is left
                 continue
             message = f"agent {name} differs from agent {kept} only in its letters' case"

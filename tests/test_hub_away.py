@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from reconciler import UnifiedMemoryHub
-from reconciler.errors import ReconcilerError, StoreAway
+from reconciler.errors import ReconcilerError, StoreAway, UsageError
 from reconciler.files import Lock
 from reconciler.hub import OneShotHub
 from reconciler.settings import Settings, build
@@ -49,6 +49,19 @@ def stopped(server: Server) -> Iterator[None]:
         yield
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
+
+
+def test_while_redis_is_away_a_name_in_other_letters_displaces_nobody(tmp_path: Path) -> None:
+    """Also after the first round, when only what changed is looked at."""
+    settings = gone(tmp_path)
+    with UnifiedMemoryHub(settings=settings) as hub:
+        for name in ("mary", "rnd"):
+            hub.update_agent_context(name, {"a": 1})
+        with pytest.raises(UsageError, match="letters' case"):
+            hub.update_agent_context("Mary", {"b": 1})
+        hub.update_agent_context("mary", {"c": 1})
+    assert in_file(settings, "mary")["context"] == {"a": 1, "c": 1}
+    assert sorted(hub.workspace.base.load().unpacked().merged) == ["mary", "rnd"]
 
 
 def test_who_wrote_durably_takes_it_out_of_the_journal_where_nobody_else_does(tmp_path: Path, valkey: Server) -> None:

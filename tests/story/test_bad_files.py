@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from reconciler import UnifiedMemoryHub
 from tests.story.desk import Desk, six_agents
 
 WHOLE = json.dumps(six_agents(), indent=2)
@@ -147,6 +148,20 @@ def test_names_that_differ_only_in_case_are_not_two_agents(shared: Desk, newcome
     assert done.exit_code == 3
     assert newcomer in str(done.plan.errors)
     assert newcomer not in shared.file()["agents"]
+
+
+@pytest.mark.parametrize("newcomer", ["MARY", "mARY"])
+def test_the_name_of_a_deleted_agent_is_free_in_any_letters(shared: Desk, newcomer: str) -> None:
+    """Nobody could rename an agent that is not there; and the deleted one stays deleted."""
+    with UnifiedMemoryHub(settings=shared.settings) as hub:
+        hub.delete_agent("mary")
+    assert shared.apply().exit_code == 0
+    shared.set(newcomer, status="new")
+    for _ in range(2):
+        assert shared.apply().exit_code == 0
+    assert shared.live(newcomer)["status"] == "new"
+    assert shared.live("mary") == {}
+    assert shared.live("mary") == {} and "mary" not in shared.file()["agents"]
 
 
 @pytest.mark.parametrize(
