@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from . import files
-from .base import Base, Entry, Memory
+from .base import Entry, Memory
 from .base.warm import WarmBase
 from .controller import Scope, reconcile
 from .errors import ReconcilerError, StoreAway, UsageError, WorkspaceHeld
@@ -95,11 +96,16 @@ class Offline:
         ticket = _Ticket(agent, make)
         with self._queueing:
             self._queue.append(ticket)
-        with self._turn:
-            if ticket.written is None and ticket.error is None:
-                with self._queueing:
-                    batch, self._queue = self._queue, []
-                self._serve(batch)
+        try:
+            with self._turn:
+                if ticket.written is None and ticket.error is None:
+                    with self._queueing:
+                        batch, self._queue = self._queue, []
+                    self._serve(batch)
+        except BaseException:  # Ctrl-C while waiting: nobody writes it later, with the time of then
+            with self._queueing, suppress(ValueError):
+                self._queue.remove(ticket)
+            raise
         if ticket.error is not None:
             raise ticket.error
         assert ticket.written is not None
@@ -197,16 +203,16 @@ class Offline:
         """A durable write is in the journal. Where no reconciler takes it in, this process does, every now and then
         and when it ends; a later one, if it cannot."""
         self._durable += 1
-        if self._durable == 1:
-            Base(self.settings.folder).owe(True)
         if self._durable % _MANY == 0:
             self._teach_later()
 
     def _teach_later(self) -> None:
         with self._queueing:
             if self._teacher is None and not self._ended.is_set():
-                self._teacher = threading.Thread(target=self._teach_on, name="teach", daemon=True)
-                self._teacher.start()
+                teacher = threading.Thread(target=self._teach_on, name="teach", daemon=True)
+                with suppress(RuntimeError):  # no more threads: the next write tries again, or a later process
+                    teacher.start()
+                    self._teacher = teacher
 
     def wake(self) -> None:
         """Teach Redis what an earlier process left behind; at once if it is there, else when it is back."""

@@ -24,6 +24,7 @@ from reconciler.store import AWAY_NAME, LiveStore, Write
 from reconciler.store.breaker import Breaker
 from reconciler.workspace import open_store
 from tests.contract.kit import put
+from tests.relay import Relay
 from tests.servers import Server, running
 from tests.waiting import wait_until
 
@@ -162,6 +163,30 @@ def test_a_password_that_was_changed_in_its_file(tmp_path: Path, launch: Launch)
         with pytest.raises(StoreError, match="password"):
             write(store)
         wait_until(lambda: isinstance(store, Breaker) and store.up, what="the new password")
+        assert write(store, value="y") == 2
+
+
+def test_where_no_thread_can_be_started_the_next_call_tries_again(
+    tmp_path: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may be at its limit for a moment; who writes then is told that Redis is away, and nothing else."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Relay(Path(launch().url.removeprefix("unix://"))) as relay, lasting(tmp_path, relay.url) as (store, back):
+        assert write(store) == 1
+        relay.refuses = True
+        relay.reset()
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                with pytest.raises(StoreAway):
+                    write(store)
+        relay.refuses = False
+        with pytest.raises(StoreAway):
+            write(store)
+        assert back.wait(20)
         assert write(store, value="y") == 2
 
 

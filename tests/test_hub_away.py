@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from reconciler.errors import ReconcilerError, StoreAway, UsageError
 from reconciler.files import Lock
 from reconciler.hub import OneShotHub
 from reconciler.settings import Settings, build
+from reconciler.state import Field
 from tests.servers import Memory, Server, running
 from tests.waiting import wait_until
 
@@ -62,6 +64,53 @@ def test_while_redis_is_away_a_name_in_other_letters_displaces_nobody(tmp_path: 
         hub.update_agent_context("mary", {"c": 1})
     assert in_file(settings, "mary")["context"] == {"a": 1, "c": 1}
     assert sorted(hub.workspace.base.load().unpacked().merged) == ["mary", "rnd"]
+
+
+def test_a_write_that_was_interrupted_is_not_made_later(tmp_path: Path) -> None:
+    """It would have the time of then, and beat what was written since."""
+    settings = gone(tmp_path)
+    with UnifiedMemoryHub(settings=settings) as hub:
+        offline, here = hub._offline, threading.get_ident()
+
+        def interrupt() -> None:
+            wait_until(lambda: offline._queue, 20, "a write that waits")
+            signal.pthread_kill(here, signal.SIGINT)
+
+        other = threading.Thread(target=interrupt)
+        with offline._turn:  # as one that teaches Redis holds it
+            other.start()
+            with pytest.raises(KeyboardInterrupt):
+                hub.update_agent_context("mary", {"a": 1})
+        other.join()
+        hub.update_agent_context("rnd", {"a": 1})
+    assert list(json.loads(settings.context_file.read_text())["agents"]) == ["rnd"]
+
+
+def test_a_write_needs_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be started it is on disk all the same, and the hub can be closed."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings = gone(tmp_path)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with UnifiedMemoryHub(settings=settings) as hub:
+        assert hub.update_agent_context("mary", {"a": 1}).store == "file"
+    assert in_file(settings, "mary")["context"] == {"a": 1}
+
+
+def test_what_waits_in_the_journal_is_owed_whoever_taught_redis_meanwhile(tmp_path: Path, valkey: Server) -> None:
+    """Somebody else who is done with his own notes that nothing is owed; the writer's process is killed."""
+    settings = chosen(tmp_path, valkey.url)
+    with UnifiedMemoryHub(settings=gone(tmp_path)) as hub:
+        hub.update_agent_context("mary", {"a": 1})
+        base = hub.workspace.base
+        base.append_journal({"mary": {"context.b": Field("2", time.time_ns() // 1000, "me@here")}})
+        base.owe(False)
+    with UnifiedMemoryHub(settings=settings) as later:
+        wait_until(lambda: not base.owes(), 20)
+        assert later.get_agent("mary")["context"] == {"a": 1, "b": 2}
+    assert valkey.client().hget("memory:agents:mary", "context")
 
 
 def test_who_wrote_durably_takes_it_out_of_the_journal_where_nobody_else_does(tmp_path: Path, valkey: Server) -> None:

@@ -218,11 +218,13 @@ class Base:
         return fields
 
     def owes(self) -> bool:
-        """Whether writes were made on files only that Redis has perhaps not learnt yet."""
+        """Whether writes were made on files only that Redis has perhaps not learnt yet; what waits in the journal is
+        one, whoever believes to have taught Redis everything."""
         if not self.path.exists():
             return False
+        asked = "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'owing') OR EXISTS (SELECT 1 FROM journal)"
         with self._open(read_only=True) as db:
-            return not is_new(db) and bool(db.execute("SELECT 1 FROM meta WHERE key = 'owing'").fetchone())
+            return not is_new(db) and bool(db.execute(asked).fetchone()[0])
 
     def owe(self, owing: bool) -> None:
         """Note it, or that Redis has learnt them."""

@@ -14,6 +14,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -164,6 +165,8 @@ class Breaker:
             self._tried.set()
         store = self._store
         if store is None:
+            if self._prober is None:
+                self._probe()
             raise _again(self._reason)
         return store
 
@@ -178,8 +181,10 @@ class Breaker:
     def _probe(self) -> None:
         with self._lock:
             if self._prober is None and not self._ended.is_set():
-                self._prober = threading.Thread(target=self._probe_on, name="reconnect", daemon=True)
-                self._prober.start()
+                prober = threading.Thread(target=self._probe_on, name="reconnect", daemon=True)
+                with suppress(RuntimeError):  # no more threads: the next call tries again
+                    prober.start()
+                    self._prober = prober
 
     def _probe_on(self) -> None:
         while not self._ended.wait(self._delay * random.uniform(0.75, 1.25)):
