@@ -15,6 +15,9 @@ from .workspace import Workspace, wall_clock
 
 TRIES = 8
 """How often a write is repeated because somebody wrote the same hash by hand in between."""
+SOME = 500
+"""Writes that are sent together."""
+_AWAY = Written(refused="Redis is away", later=True)
 
 
 class Writer:
@@ -35,12 +38,18 @@ class Writer:
         return result_of(write, answer)
 
     def write_many(self, updates: Sequence[Update]) -> list[WriteResult]:
-        """In one go; a result for each, in order. One that is refused hurts only itself."""
-        writes = [Now(update.agent, update.values) for update in updates]
+        """Some at a time; a result for each, in order. One that is refused hurts only itself, and what Redis took
+        before it went away is not written again."""
+        writes: list[Write | Now] = [Now(update.agent, update.values) for update in updates]
+        answers: list[Written] = []
         try:
-            answers = self.write_all(writes)
+            for start in range(0, len(writes), SOME):
+                answers += self.store.write(writes[start : start + SOME])
+            if any(answer.refused for answer in answers):
+                self._again(writes, answers)
         except StoreAway:
-            answers = [Written(refused="away", later=True)] * len(writes)
+            for index in (*_unsettled(answers), *range(len(answers), len(writes))):
+                answers[index : index + 1] = [_AWAY]
         return [
             self.write_files(update.agent, stamped(update.values, self.by)) if answer.later
             else result_of(write, answer)
@@ -65,11 +74,17 @@ class Writer:
 
     def _again(self, writes: list[Write | Now], answers: list[Written]) -> list[Written]:
         for _ in range(TRIES):
-            again = [index for index, answer in enumerate(answers) if answer.foreign or answer.unknown_floor]
+            again = _unsettled(answers)
             if not again:
                 break
             for agent in {writes[index].agent for index in again if answers[index].foreign}:
-                self._adopt(agent)
+                try:
+                    self._adopt(agent)
+                except StoreError as error:  # it cannot be read, which hurts nobody else
+                    for index in again:
+                        if writes[index].agent == agent:
+                            answers[index] = Written(refused=str(error))
+            again = _unsettled(answers)
             for index in again:
                 if answers[index].unknown_floor:
                     writes[index] = self._with_floor(writes[index])
@@ -167,6 +182,11 @@ class Writer:
         written = self.offline.write(agent, make)
         at = max((field.at for field in written.values()), default=wall_clock())
         return WriteResult(agent, tuple(written), (), 0, "file", at)
+
+
+def _unsettled(answers: Sequence[Written]) -> list[int]:
+    """Which writes need something first, an adoption or a version, and are then made once more."""
+    return [index for index, answer in enumerate(answers) if answer.foreign or answer.unknown_floor]
 
 
 def result_of(write: Write | Now, answer: Written) -> WriteResult:

@@ -272,6 +272,27 @@ class TestPrivacy:
         assert max(len(os.fsencode(path)) for path in found) <= 103
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+    def test_who_cannot_use_it_holds_up_nobody(self, folder: Path) -> None:
+        """What went wrong on the way in, or on the way out, leaves no lock behind."""
+        folder.mkdir(parents=True, mode=0o700)
+        start, users = FileLock(folder / "start.lock"), folder / "users.lock"
+        users.mkdir()
+        with pytest.raises(ReconcilerError):
+            Embedded(folder).start()
+        assert start.take()
+        start.release()
+        users.rmdir()
+        with Embedded(folder) as server:
+            start.path.unlink()
+            start.path.mkdir()
+            with pytest.raises(ReconcilerError):
+                server.close()
+            start.path.rmdir()
+            everyone = FileLock(users)
+            assert everyone.take()
+            everyone.release()
+            server.start()
+
     def test_a_folder_of_somebody_else_is_refused(self, folder: Path) -> None:
         """Somebody else's folder at that place is not used."""
         folder.mkdir(parents=True)

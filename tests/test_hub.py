@@ -139,9 +139,36 @@ def test_what_redis_refuses_in_a_batch_hurts_only_itself(hub: UnifiedMemoryHub, 
     """Its result says why; raw writes in the way are adopted first."""
     real.redis.set("memory:agents:bad", "text")
     real.redis.hset("memory:agents:raw", "status", "by hand")
-    bad, raw, good = hub.update_many([("bad", {"a": 1}), ("raw", {"status": "ours"}), ("good", {"a": 1})])
+    real.redis.hset("memory:agents:torn", "context", '{"a":')
+    batch = [("bad", {"a": 1}), ("raw", {"status": "ours"}), ("torn", {"a": 1}), ("good", {"a": 1})]
+    bad, raw, torn, good = hub.update_many(batch)
     assert bad.error and not bad.won
+    assert "not a JSON object" in torn.error and not torn.won
     assert raw.won == ("status",) and raw.version == 2 and good.won == ("context.a",)
+
+
+def test_what_redis_took_of_a_batch_before_it_went_away_is_not_written_again(
+    hub: UnifiedMemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have a later time than what others wrote since. The rest goes to files."""
+    assert hub.update_agent_context("mary", {"n": -1}).version == 1
+    store, asked = hub.workspace.store, 0
+
+    class Leaving:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def write(self, writes: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                raise StoreAway("it is gone")
+            return store.write(writes)
+
+    monkeypatch.setattr(hub._writer, "store", Leaving())
+    done = hub.update_many([("mary", {"n": n}) for n in range(700)])
+    assert [one.store for one in done] == ["redis"] * 500 + ["file"] * 200
+    assert [one.version for one in done[:500]] == list(range(2, 502))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ class Daemon:
             self._error = error
         finally:
             self._ended = True
-            ring.send(b".")
+            with suppress(OSError):  # a second Ctrl-C was faster: nobody listens any more
+                ring.send(b".")
 
     @contextmanager
     def _session(self) -> Iterator[tuple[Workspace, Files]]:

@@ -33,7 +33,11 @@ class Bell:
         self._folders, self._kept = tuple(folders), kept.encode()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._events = self._call(self._libc.inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
-        self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
+            os.close(self._events)
+            raise
         self._poll = select.poll()
         self._poll.register(self._events, select.POLLIN)
         self._poll.register(self._rung, select.POLLIN)

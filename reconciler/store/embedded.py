@@ -79,10 +79,9 @@ class Embedded:
         if self.socket.parent != self.folder:
             private_folder(self.socket.parent)
         turn = FileLock(self.folder / "start.lock")
-        if not turn.take(seconds=3 * _PATIENCE) or not self._users.take(shared=True, seconds=1):
-            turn.release()
-            raise StoreAway(f"embedded: another process is still starting or stopping {self.folder}")
         try:
+            if not turn.take(seconds=3 * _PATIENCE) or not self._users.take(shared=True, seconds=1):
+                raise StoreAway(f"embedded: another process is still starting or stopping {self.folder}")
             self._launch_or_attach()
         except BaseException:
             self._users.release()
@@ -96,14 +95,15 @@ class Embedded:
         if not self._users.held:
             return
         atexit.unregister(self.close)
-        turn = FileLock(self.folder / "start.lock")
-        mine = turn.take(seconds=3 * _PATIENCE)
-        self._users.release()
-        everyone = FileLock(self.folder / "users.lock")
-        if mine and everyone.take():
-            self._stop()
-            everyone.release()
-        turn.release()
+        turn, everyone = FileLock(self.folder / "start.lock"), FileLock(self.folder / "users.lock")
+        try:
+            mine = turn.take(seconds=3 * _PATIENCE)
+            self._users.release()
+            if mine and everyone.take():
+                self._stop()
+        finally:
+            for lock in (self._users, everyone, turn):
+                lock.release()
 
     def __enter__(self) -> Self:
         self.start()
