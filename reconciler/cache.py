@@ -22,7 +22,7 @@ from .bulk import making_many
 from .errors import InputError, StoreAway, StoreError
 from .settings import Settings
 from .sources.context_file import MAX_BYTES
-from .state import CONTEXT, LAST_UPDATE, SHARED, Agent, Field, State, decode, encode
+from .state import CONTEXT, LAST_UPDATE, SHARED, Agent, Field, State, decode, is_agent_name
 from .store import AGAIN, LiveAgent, LiveStore, Tracking
 from .store.plain import tells_all
 
@@ -173,7 +173,8 @@ class Cache:
             others = (self._live.keys() | self._hashes.keys()) - self._records.keys()
             touched = [*self._records, *sorted(others), *self._journal]
         touched = [name for name in touched if name != SHARED]
-        self._observe([name for name in touched if name not in self._live and not self._tells(name)])
+        self._observe([name for name in touched
+                       if is_agent_name(name) and name not in self._live and not self._tells(name)])  # fmt: skip
         nothing, chunks, moved = LiveAgent(), set(), False
         for name in touched:
             if name in self._hashes:
@@ -208,7 +209,7 @@ class Cache:
         names = [*records, *sorted(merged.keys() - records.keys() - {SHARED})]
         found = {name: over(records.get(name), merged.get(name, {}), {}) for name in names}
         top["agents"] = {name: record for name, record in found.items() if record is not None}
-        return dict(decode(encode(top)))
+        return dict(marshal.loads(marshal.dumps(top)))
 
 
 def unpack(packed: Iterable[bytes], shared: bytes) -> dict[str, Any]:

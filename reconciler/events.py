@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ReconcilerError
-from .state import NotJson, decode, encode, minify
+from .state import AROUND, NotJson, decode, encode, minify
 
 CHANNEL = "memory:updates"
 CONTEXT_UPDATE = "context_update"
@@ -76,7 +76,7 @@ class Event:
 
     @property
     def text(self) -> str:
-        return encode(self.to_plain())
+        return encode(self.to_plain(), AROUND)
 
     @property
     def line(self) -> str:

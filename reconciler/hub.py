@@ -29,6 +29,7 @@ from .sources import desired
 from .sources.desired import Sources
 from .spool import Spool
 from .state import (
+    AROUND,
     LAST_UPDATE,
     SHARED,
     Agent,
@@ -323,7 +324,7 @@ class UnifiedMemoryHub:
             hint = 'it has the shape of context.json: {"agents": {"mary": {"status": "busy", "context": {}}}}'
             raise UsageError(f"data must be a mapping, not {type(data).__name__}", hint=hint)
         try:
-            said = desired.parse(self.settings, encode({"agents": {}, **data}).encode())
+            said = desired.parse(self.settings, encode({"agents": {}, **data}, AROUND).encode())
         except ReconcilerError as error:
             raise UsageError(f"data is not in the shape of context.json: {error}") from None
         if wrong := [str(problem) for problem in said.problems if problem.severity == "error"]:

@@ -26,6 +26,9 @@ QUIET = frozenset({LAST_UPDATE, "last_seen"})
 
 CONTEXT = "context."
 MAX_DEPTH = 64
+"""Brackets within brackets of one value."""
+AROUND = 8
+"""Those that may stand around a value: of a context, a record, an event, a plan, all of `context.json`."""
 AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -113,19 +116,23 @@ def minify(text: str) -> str:
     return _BLANK.sub(lambda found: found[1] or "", text)
 
 
-def check_depth(text: str) -> None:
-    """Refuse what is nested too deeply to be walked safely everywhere. Raises NotJson."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+def check_depth(text: str, around: int = 0) -> None:
+    """Refuse what is nested too deeply to be walked safely everywhere. Raises NotJson.
+
+    Whatever comes in is held to it value by value; with `AROUND`, what is read again is not.
+    """
+    limit = MAX_DEPTH + around
+    if text.count("[") + text.count("{") <= limit:
         return
     depth = 0
     for token in _TOKEN.finditer(text):
         depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
-        if depth > MAX_DEPTH:
-            raise NotJson(f"nested deeper than {MAX_DEPTH} levels", token.start())
+        if depth > limit:
+            raise NotJson(f"nested deeper than {limit} levels", token.start())
 
 
-def encode(value: object) -> str:
-    """Plain data as JSON text. Raises NotJson for what JSON cannot say (NaN, sets, other keys than text)."""
+def encode(value: object, around: int = 0) -> str:
+    """Plain data as JSON text. Raises NotJson for what JSON cannot say (NaN, sets), or `check_depth` refuses."""
     if type(value) is str and value.isascii():
         return encode_basestring(value)
     if type(value) is int and value.bit_length() < 64:
@@ -139,23 +146,23 @@ def encode(value: object) -> str:
         raise NotJson(f"nested deeper than {MAX_DEPTH} levels") from None
     except (TypeError, ValueError) as error:
         raise NotJson(str(error)) from None
-    check_depth(text)
+    check_depth(text, around)
     return text
 
 
-def decode(text: str) -> Any:
-    """Plain data from JSON text. Raises NotJson, also for anything behind the value."""
+def decode(text: str, around: int = AROUND) -> Any:
+    """Plain data from JSON text, a value or what holds some. Raises NotJson, also for anything behind it."""
     value, end = decode_at(text, skip_blank(text, 0))
     end = skip_blank(text, end)
     if end < len(text):
         raise NotJson("extra text behind the value", end)
-    check_depth(text)
+    check_depth(text, around)
     return value
 
 
 def read_json(text: str) -> str:
-    """Check that a text is JSON and give it minified. Raises NotJson."""
-    decode(text)
+    """Check that a text is one JSON value and give it minified. Raises NotJson."""
+    decode(text, 0)
     return minify(text.strip(" \t\r\n"))
 
 

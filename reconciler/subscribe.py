@@ -228,10 +228,13 @@ class Subscription(Iterator[Event]):
             channel.close()
 
 
-def _names(what: str, given: Iterable[str]) -> list[str]:
+def _names(what: str, given: object) -> list[str]:
     if isinstance(given, str):
         raise UsageError(f"{what}={given!r}: a list is needed", hint=f"{what}=[{given!r}]")
-    return list(dict.fromkeys(given))
+    names: list[object] = list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{what}={repr(given)[:70]}: a list of names is needed", hint=f'{what}=["mary", "rnd"]')
+    return list(dict.fromkeys(map(str, names)))
 
 
 def _legal(agents: list[str]) -> list[str]:

@@ -201,6 +201,7 @@ for _ in range(100):
         ({"context": ["a"]}, "context must be a mapping, not list"),
         ({"context": "text"}, "context must be a mapping, not str"),
         ({"context": {1: "x"}}, "a key must be text, not int"),
+        ({"context": {"a": [{"b": {1: "x", "1": "y"}}]}}, "context.a: 1: a key must be text, not int"),
         ({"context": {"a": float("nan")}}, "not JSON"),
         ({"context": {"a": b"bytes"}}, "not JSON"),
         ({"context": {"a": {1, 2}}}, "not JSON"),

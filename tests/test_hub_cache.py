@@ -140,6 +140,23 @@ def test_the_file_gives_its_shape_and_live_values_lie_over_it(hub: UnifiedMemory
     assert hub.get_unified_context()["agents"] == {}
 
 
+def test_one_odd_item_of_the_file_hides_nothing(hub: UnifiedMemoryHub, chosen: Settings) -> None:
+    """A name that is no text, a number that is too large for Python, brackets without end: with Redis and without."""
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    odd = {"agents": {"\ud800": {"status": "odd"}, "mary": {"context": {"far": "FAR"}}}, "deep": deep}
+    chosen.context_file.parent.mkdir()
+    chosen.context_file.write_text(json.dumps(odd).replace('"FAR"', "1e400"))
+    hub.update_agent_context("mary", {"a": 1})
+    with UnifiedMemoryHub(settings=replace(chosen, redis=f"unix://{chosen.root}/nobody")) as away:
+        for found in (hub.get_unified_context(), away.get_unified_context()):
+            assert found["agents"]["\ud800"] == {"status": "odd"}
+            assert found["agents"]["mary"]["context"]["far"] == float("inf")
+            assert found["deep"] == deep
+    assert hub.get_unified_context()["agents"]["mary"]["context"]["a"] == 1
+
+
 def test_a_record_with_live_values_over_it() -> None:
     """Tombstones take away, unknown keys stay, the journal wins where it is newer."""
     record = {"status": "old", "note": 1, "context": {"a": 1, "b": 2}}

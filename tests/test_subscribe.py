@@ -145,6 +145,8 @@ def test_an_old_event_said_again_is_skipped(real: Memory) -> None:
     [
         {"agents": ["../x"]},
         {"agents": "mary"},
+        {"agents": 5},
+        {"agents": ["mary", 5]},
         {"events": "ping"},
         {"since": "yesterday"},
         {"since": -1},

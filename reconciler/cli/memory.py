@@ -13,7 +13,7 @@ from ..events import Event
 from ..hub import OneShotHub, WriteResult, check_name, unified
 from ..render import clip
 from ..settings import Settings
-from ..state import CONTEXT, NotJson, decode, encode, split_object
+from ..state import CONTEXT, NotJson, decode, encode, read_json, split_object
 from ..store import AwayStore
 from ..workspace import Workspace, open_workspace
 from .common import busy, number_from_1, output_option, print_data, print_text, read_input, report, verb, warn
@@ -98,7 +98,7 @@ def _pair(pair: str) -> tuple[str, Any]:
     if not re.match(r'[{\["]|-?\d|(true|false|null)$', text):
         return key, text
     try:
-        return key, decode(text)
+        return key, decode(read_json(text))
     except NotJson as error:
         if text[0] in '{["':
             raise UsageError(f"{key}: not JSON: {error.message}", hint=f"text is quoted: {key}='\"...\"'") from None

@@ -18,6 +18,7 @@ from ..stamp import parse_time
 from ..state import (
     CONTEXT,
     LAST_UPDATE,
+    MAX_DEPTH,
     SHARED,
     Member,
     NotJson,
@@ -121,10 +122,18 @@ class _Parser:
                     member.key_start, f"the section {encode(member.key)} stays in the file: it is not Unicode text"
                 )
             elif member.key not in self.local:
-                shared[member.key] = self._plain(member)
+                self._take_section(member, shared)
         self.values[FILE] = own
-        if shared:
+        if shared and SHARED not in self.broken:
             self.values[SHARED] = shared
+
+    def _take_section(self, member: Member, shared: dict[str, str]) -> None:
+        text = self._plain(member)
+        try:
+            check_depth(text)
+            shared[member.key] = text
+        except NotJson as error:
+            self._break(SHARED, member.key_start, f"the section {encode(member.key)} is {error.message}")
 
     def _once(self, found: Iterable[Member], what: str) -> list[Member]:
         """Refuse a key given twice: which of the two is meant cannot be told."""
@@ -150,7 +159,6 @@ class _Parser:
             self._break(name, record.key_start, message, "rename one of them")
             return
         try:
-            check_depth(self.text[record.start : record.end])
             values = self._read_record(record)
             if name not in self.broken:
                 self.values[name] = values
@@ -175,6 +183,9 @@ class _Parser:
         for key in values:
             if not is_text(key):
                 raise NotJson(f"the key {encode(key.removeprefix(CONTEXT))} is not Unicode text")
+        if raw.count("[") + raw.count("{") > MAX_DEPTH:
+            for text in values.values():
+                check_depth(text)
         if not _is_good(values, found):
             self._explain(record, raw)
             return {}
@@ -221,7 +232,6 @@ def read_record(name: str, raw: str) -> dict[str, str] | None:
     """The values of one record's text; None unless there is nothing to be said about it."""
     parser = _Parser(raw, "", frozenset())
     try:
-        check_depth(raw)
         values = parser._read_record(Member(name, 0, 0, len(raw)))
     except NotJson:
         return None

@@ -27,7 +27,6 @@ from ..state import (
     Agent,
     Field,
     NotJson,
-    check_depth,
     decode,
     decode_at,
     encode,
@@ -294,14 +293,13 @@ class _Reader:
 
     def _foreign_context(self, text: str) -> dict[str, str]:
         """A context somebody else wrote; one or two layers of JSON text around it are taken off."""
-        value, layers = decode(text), 0
+        value, layers = decode(text, 1), 0
         while isinstance(value, str) and layers < 2:
-            text, value, layers = value, decode(value), layers + 1
+            text, value, layers = value, decode(value, 1), layers + 1
         if not isinstance(value, dict):
             raise NotJson(f"found {type(value).__name__}")
         if layers:
             self._warn("context", "the object is encoded twice; it was put right")
-        check_depth(text)
         stripped = text.strip(" \t\r\n")
         stripped.encode()
         members = split_object(stripped)
