@@ -16,6 +16,7 @@ from .plan import Change, Content, Plan, Withheld, diff, make_plan
 from .settings import Settings
 from .sources import desired
 from .sources.desired import Desired, Reading
+from .sources.manifests import Manifest
 from .spool import NOTHING, Waiting
 from .state import CONTEXT, SHARED, Agent, Field, State, decode, record_to_text, same_text
 from .store import Live
@@ -319,18 +320,15 @@ def _file_block(change: Change, wanted: Desired, broken: Mapping[str, str]) -> s
 def _check_contexts(settings: Settings, wanted: Desired, merged: State, problems: list[Problem]) -> dict[str, str]:
     """Hold each context against the schema its manifest names; the agents that break it, and why."""
     broken: dict[str, str] = {}
-    checks: dict[Path, schema.ContextCheck] = {}
+    checks: dict[tuple[Path, str], schema.ContextCheck] = {}
     for agent, manifest in wanted.loaded.manifests.items():
         if manifest.context_schema is None or agent not in merged:
             continue
         place = Place(manifest.path, manifest.line, 1)
-        path = (settings.manifests_base / manifest.path).parent / manifest.context_schema
+        where = Path(manifest.path).parent, manifest.context_schema
         try:
-            if path not in checks:
-                found = files.read(path, 1 << 20)
-                if found is None:
-                    raise InputError(Problem(place, f"contextSchema {manifest.context_schema} does not exist"))
-                checks[path] = schema.ContextCheck(found[0].decode("utf-8", "replace"), str(path))
+            if where not in checks:
+                checks[where] = context_check(settings.manifests_base, manifest)
             context = decode(record_to_text(_context_of(merged[agent]))).get("context", {})
             wrong = [
                 Problem(
@@ -339,7 +337,7 @@ def _check_contexts(settings: Settings, wanted: Desired, merged: State, problems
                     path=schema.dotted(steps),
                     agent=agent,
                 )
-                for steps, message in checks[path].check(context)
+                for steps, message in checks[where].check(context)
             ]
         except InputError as error:
             wrong = [problem.about(agent) for problem in error.problems]
@@ -347,6 +345,18 @@ def _check_contexts(settings: Settings, wanted: Desired, merged: State, problems
             problems += wrong
             broken[agent] = f"its context breaks {manifest.context_schema}"
     return broken
+
+
+def context_check(base: Path, manifest: Manifest) -> schema.ContextCheck:
+    """The schema that a manifest names for its agent's context; `base`: what its own path is relative to. Raises
+    InputError."""
+    assert manifest.context_schema is not None
+    path = (base / manifest.path).parent / manifest.context_schema
+    found = files.read(path, 1 << 20)
+    if found is None:
+        place = Place(manifest.path, manifest.line, 1)
+        raise InputError(Problem(place, f"contextSchema {manifest.context_schema} does not exist"))
+    return schema.ContextCheck(found[0].decode("utf-8", "replace"), str(path))
 
 
 def _context_of(agent: Agent) -> dict[str, str]:

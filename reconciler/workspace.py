@@ -15,7 +15,7 @@ from typing import Any
 
 from . import files, password, schema, settings
 from .base import Base
-from .errors import InputError, ReconcilerError, StoreAway, StoreError
+from .errors import InputError, Place, Problem, ReconcilerError, StoreAway, StoreError, UsageError
 from .events import Event
 from .inbox import Inbox
 from .settings import Settings
@@ -50,35 +50,54 @@ class Workspace:
 
 
 def read_settings(
-    root_flag: str | None, flags: Mapping[str, str | None], env: Mapping[str, str] | None = None
+    root_flag: str | None,
+    flags: Mapping[str, str | None],
+    env: Mapping[str, str] | None = None,
+    wrong: list[Problem] | None = None,
 ) -> Settings:
-    """The settings of the workspace that is meant. Raises UsageError, InputError."""
+    """The settings of the workspace that is meant. Raises UsageError, InputError.
+
+    `wrong`: takes what is wrong with reconciler.yaml, which then says nothing."""
     env = os.environ if env is None else env
     root = settings.find_root(root_flag, env)
-    chosen = settings.build(root, _read_file(root / settings.FILE), env, flags)
+    try:
+        chosen = settings.build(root, _file(root), env, flags)
+    except (InputError, UsageError) as error:
+        if wrong is None:
+            raise
+        chosen = settings.build(root, {}, env, flags)
+        wrong += problems_of(error)
     return chosen if chosen.password is not None else replace(chosen, password=password.stored(chosen))
 
 
 def settings_of_file(root: Path) -> Settings:
     """What reconciler.yaml and the defaults alone give, without a password. Raises InputError, UsageError."""
-    return settings.build(root, _read_file(root / settings.FILE), {}, {})
+    return settings.build(root, _file(root), {}, {})
 
 
-def _read_file(path: Path) -> dict[str, object]:
-    found = files.read(path, MAX_BYTES + 1)
-    if not found:
-        return {}
+def _file(root: Path) -> dict[str, object]:
+    found = files.read(root / settings.FILE, MAX_BYTES + 1)
+    return read_file(found[0], settings.FILE) if found else {}
+
+
+def read_file(data: bytes, source: str) -> dict[str, object]:
+    """What a reconciler.yaml says; `source` is its name for messages. Raises InputError."""
     from .sources.yaml_text import locator, read_documents  # not for `get` where there are no settings
 
-    documents = read_documents(found[0], settings.FILE)
-    if not documents or documents[0].value is None:
+    documents = read_documents(data, source)
+    if not documents or documents[0].value is None:  # nothing but comments, as `init` makes it
         return {}
-    problems = schema.validate(
-        "settings", documents[0].value, locator(found[0], settings.FILE, 0), source=settings.FILE
-    )
+    problems = schema.validate("settings", documents[0].value, locator(data, source, 0), source=source)
     if problems:
         raise InputError(*problems)
     return dict(documents[0].value)
+
+
+def problems_of(error: InputError | UsageError, source: str = settings.FILE) -> tuple[Problem, ...]:
+    """What is wrong with a reconciler.yaml, from what reading and building with it raised."""
+    if isinstance(error, InputError):
+        return error.problems
+    return (Problem(Place(source), error.message.removeprefix(f"{settings.FILE}: "), error.hint),)
 
 
 @contextmanager

@@ -12,28 +12,30 @@ from .. import files, render, schema
 from ..controller import Options, Round, reconcile_or_away
 from ..errors import InputError, Problem, UsageError
 from ..health import Health, ask_health, is_run, read_health
-from ..settings import FILE, Settings
+from ..settings import FILE, Settings, build
 from ..sources import context_file, manifests
 from ..sources.text import MAX_BYTES
-from ..sources.yaml_text import locator, read_documents
 from ..spool import Backlog, backlog
 from ..stamp import format_time
 from ..state import CONTEXT, SHARED, decode, present
-from ..workspace import open_workspace
+from ..view import context_check
+from ..workspace import open_workspace, problems_of, read_file
 from .common import output_option, print_data, report, verb, warn
 from .tables import print_agents
 
 
-@verb("validate", here="paths")
+@verb("validate", checks="paths")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @output_option("text", "json", "yaml")
-def validate_command(settings: Settings, paths: tuple[str, ...], output: str) -> int:
+def validate_command(settings: Settings, wrong: list[Problem], paths: tuple[str, ...], output: str) -> int:
     """Check files against their schemas: every problem at once, with its place.
 
     Without PATH: all manifests, context.json, reconciler.yaml and what Redis holds. A PATH is a manifest
     (.yaml, .yml), a context file (.json) or a folder of manifests. Exit code 0: valid; 1: not.
     """
     checked, problems, away = _check_paths(settings, paths) if paths else _check_all(settings)
+    if wrong and not paths:
+        checked, problems = [FILE, *checked], [*wrong, *problems]
     errors = sum(problem.severity == "error" for problem in problems)
     if output != "text":
         listed = [render.problem_to_json(problem) for problem in problems]
@@ -66,16 +68,23 @@ def _check_all(settings: Settings) -> tuple[list[str], list[Problem], bool]:
 def _check_paths(settings: Settings, paths: tuple[str, ...]) -> tuple[list[str], list[Problem], bool]:
     problems: list[Problem] = []
     checked: list[str] = []
+    declared: list[manifests.Manifest] = []
     for path in _expand(paths):
         checked.append(str(path))
         try:
             found = files.read(path, context_file.MAX_BYTES)
             if found is None:
                 raise UsageError(f"{path} does not exist")
-            problems += _check_bytes(settings, found[0], path)
+            problems += _check_bytes(settings, found[0], path, declared)
         except InputError as error:
             problems += error.problems
-    return checked, problems, False
+    for manifest in declared:
+        if manifest.context_schema is not None:
+            try:
+                context_check(Path(), manifest)
+            except InputError as error:
+                problems += error.problems
+    return checked, problems + manifests.one_each(declared)[1], False
 
 
 def _expand(paths: tuple[str, ...]) -> list[Path]:
@@ -88,15 +97,19 @@ def _expand(paths: tuple[str, ...]) -> list[Path]:
     return expanded
 
 
-def _check_bytes(settings: Settings, data: bytes, path: Path) -> list[Problem]:
+def _check_bytes(settings: Settings, data: bytes, path: Path, declared: list[manifests.Manifest]) -> list[Problem]:
+    """What is wrong with a file; what a good manifest says is added to `declared`."""
     shown = str(path)
     if path.name == FILE:
-        documents = read_documents(data, shown)
-        if not documents:  # nothing but comments, as `init` makes it
-            return []
-        return schema.validate("settings", documents[0].value, locator(data, shown, 0), source=shown)
+        try:
+            build(path.parent.absolute(), read_file(data, shown), {}, {})
+        except (InputError, UsageError) as error:
+            return list(problems_of(error, shown))
+        return []
     if path.suffix in (".yaml", ".yml"):
-        return manifests.parse(data[: MAX_BYTES + 1], shown)[1]
+        good, problems = manifests.parse(data[: MAX_BYTES + 1], shown)
+        declared += good
+        return problems
     if path.suffix == ".json":
         return list(context_file.parse(data, shown, settings.local_sections).problems)
     raise UsageError(f"{path} is neither a manifest nor a context file", hint="they end in .yaml, .yml or .json")

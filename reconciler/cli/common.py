@@ -48,10 +48,11 @@ def remember_options(ctx: click.Context, given: Mapping[str, str | None]) -> Non
     chosen.update({name: value for name, value in given.items() if value is not None})
 
 
-def verb(name: str, *, here: str = "") -> Callable[[Callable[..., int | None]], click.Command]:
+def verb(name: str, *, checks: str = "") -> Callable[[Callable[..., int | None]], click.Command]:
     """A verb of a workspace: its function gets the settings first, then its own options.
 
-    `here`: a parameter with which the current folder will do where no workspace is named.
+    `checks`: the parameter of a verb that checks what it names. With it the current folder will do where no workspace
+    is named; and what is wrong with reconciler.yaml is for the verb to tell, as `wrong`.
     """
     from . import VERBS
 
@@ -60,7 +61,10 @@ def verb(name: str, *, here: str = "") -> Callable[[Callable[..., int | None]], 
         def run(ctx: click.Context, /, **options: Any) -> int | None:
             common = {flag[2:]: options.pop(flag[2:]) for flag, _, _ in _COMMON}
             remember_options(ctx, common)
-            return function(settings_of(ctx, "." if here and options[here] else None), **options)
+            if not checks:
+                return function(settings_of(ctx), **options)
+            wrong: list[Problem] = []
+            return function(settings_of(ctx, "." if options[checks] else None, wrong), wrong=wrong, **options)
 
         run.__doc__ = function.__doc__
         run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
@@ -80,15 +84,15 @@ class Verb(click.Command):
             raise
 
 
-def settings_of(ctx: click.Context, otherwise: str | None) -> Settings:
-    """The settings; `otherwise` is the root where none is named."""
+def settings_of(ctx: click.Context, otherwise: str | None = None, wrong: list[Problem] | None = None) -> Settings:
+    """The settings; `otherwise` is the root where none is named. `wrong`: see `read_settings`."""
     from ..workspace import read_settings
 
     chosen: dict[str, str | None] = ctx.ensure_object(dict)
     root = chosen.get("root")
     if root is None and not os.environ.get("LUKA_SOT"):
         root = otherwise
-    return read_settings(root, {key: value for key, value in chosen.items() if key != "root"})
+    return read_settings(root, {key: value for key, value in chosen.items() if key != "root"}, wrong=wrong)
 
 
 @contextmanager

@@ -167,7 +167,7 @@ def run_command(ctx: click.Context, settings: Settings, once: bool, log_format: 
         for module in LASTING:
             import_module(module)
         tell = log_line if log_format == "json" else tell_person
-        Daemon(settings, options, tell, lambda: settings_of(ctx, None)).run(lock)
+        Daemon(settings, options, tell, lambda: settings_of(ctx)).run(lock)
         tell(Notice("stopped", "info", "Stopped."))
     return 0
 

@@ -207,7 +207,7 @@ def load(folder: Path, base: Path, known: Known, now: int) -> Loaded:
             broken.update(manifest.agent for manifest in (before.manifests if before else ()))
         if file is not None:
             found[name] = file
-    manifests, clashes = _one_each(found.values())
+    manifests, clashes = one_each(manifest for file in found.values() for manifest in file.manifests)
     return Loaded(found, manifests, problems + clashes, frozenset(broken))
 
 
@@ -300,19 +300,17 @@ def _load_file(
     return File(name, identity, saved, tuple(good), bool(problems) or saved > now - RACY), problems
 
 
-def _one_each(found: Iterable[File]) -> tuple[dict[str, Manifest], list[Problem]]:
+def one_each(found: Iterable[Manifest]) -> tuple[dict[str, Manifest], list[Problem]]:
     """One manifest per agent; two that claim one agent are an error that names both, and the first stands."""
     chosen: dict[str, Manifest] = {}
     problems = []
-    for file in found:
-        for manifest in file.manifests:
-            first = chosen.setdefault(manifest.agent.lower(), manifest)
-            if first is not manifest:
-                name = "" if first.agent == manifest.agent else f" as {first.agent}"
-                message = f"agent {manifest.agent} is declared twice: first{name} in {first.path}:{first.line}"
-                hint = "delete one of the two, or merge them"
-                place = Place(manifest.path, manifest.line, 1)
-                problems.append(Problem(place, message, hint, agent=manifest.agent))
+    for manifest in found:
+        first = chosen.setdefault(manifest.agent.lower(), manifest)
+        if first is not manifest:
+            name = "" if first.agent == manifest.agent else f" as {first.agent}"
+            message = f"agent {manifest.agent} is declared twice: first{name} in {first.path}:{first.line}"
+            hint = "delete one of the two, or merge them"
+            problems.append(Problem(Place(manifest.path, manifest.line, 1), message, hint, agent=manifest.agent))
     return {manifest.agent: manifest for manifest in chosen.values()}, problems
 
 

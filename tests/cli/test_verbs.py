@@ -239,6 +239,43 @@ def test_validate_is_quiet_about_what_is_good_and_names_what_is_not(six: Shell) 
     assert six("validate", six.root / "manifests" / "gc.yaml").code == 0
 
 
+def test_validate_names_what_several_files_say_together(shell: Shell) -> None:
+    """Two manifests for one agent, and a schema that is not there: also before a commit, where files are named."""
+    folder = shell.root / "manifests"
+    folder.mkdir()
+    for name in ("a", "b"):
+        head = "apiVersion: reconciler/v1\nkind: Agent\nmetadata: {name: mary}\nspec: {status: x}\n"
+        (folder / f"{name}.yaml").write_text(head + "contextSchema: none.schema.json\n")
+    for done in (
+        shell("validate"),
+        shell("validate", "manifests"),
+        shell("validate", folder / "a.yaml", folder / "b.yaml"),
+    ):
+        assert done.code == 1
+        assert "agent mary is declared twice: first in " in done.err
+        assert "contextSchema none.schema.json does not exist" in done.err
+    assert shell("validate", folder / "a.yaml").err.count("error: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("bogus: 1", "unknown key 'bogus'"), ("tombstones: 0", "not a good tombstones")]
+)
+def test_validate_answers_no_to_bad_settings_and_checks_the_rest(six: Shell, text: str, said: str) -> None:
+    """It is asked what is valid: it does not fail because something is not."""
+    (six.root / "reconciler.yaml").write_text(text)
+    (six.root / "manifests" / "mary.yaml").write_text(MISSPELT)
+    done = six("validate", "-o", "json")
+    assert done.code == 1
+    places = {problem["place"].partition(":")[0] for problem in done.json["problems"]}
+    assert places == {"manifests/mary.yaml", "reconciler.yaml"}
+    assert done.json["checked"][0] == "reconciler.yaml"
+    for path in ("reconciler.yaml", six.root / "reconciler.yaml"):
+        named = six("validate", path)
+        assert named.code == 1
+        assert said in named.err and named.err.count("reconciler.yaml: reconciler.yaml") == 0
+    assert six("validate", "manifests/gc.yaml").code == 0
+
+
 def test_validate_takes_files_without_any_workspace(tmp_path: Path, shell: Shell) -> None:
     """A check before a commit has a repository, not a workspace."""
     done = shell.plain(*COMMAND, "validate", str(PROJECT / "manifests"))
