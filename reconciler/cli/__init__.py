@@ -138,9 +138,13 @@ Exit codes:
 @click.pass_context
 def cli(ctx: click.Context, /, **given: str | None) -> None:
     """Keep the shared memory of several agents the same in files and in Redis."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        ctx.color = False
+    ctx.color = _colour()
     remember_options(ctx, given)
+
+
+def _colour() -> bool | None:
+    """False where nobody wants any; else what is a terminal gets it."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 class _Ended(KeyboardInterrupt):
@@ -198,7 +202,7 @@ def _explain(error: BaseException) -> int:
         case click.ClickException():
             return _fail(error.format_message(), "", 2)
         case InputError():
-            with suppress(OSError):
+            with suppress(OSError), click.Context(cli, color=_colour()).scope():
                 report(error.problems)
             return error.exit_code
         case ReconcilerError():

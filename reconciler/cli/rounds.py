@@ -166,7 +166,11 @@ def run_command(ctx: click.Context, settings: Settings, once: bool, log_format: 
 
         for module in LASTING:
             import_module(module)
-        tell = log_line if log_format == "json" else tell_person
+
+        def tell(notice: Notice) -> None:
+            with ctx.scope(cleanup=False):  # click keeps for each thread whether there are colours
+                (log_line if log_format == "json" else tell_person)(notice)
+
         Daemon(settings, options, tell, lambda: settings_of(ctx)).run(lock)
         tell(Notice("stopped", "info", "Stopped."))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -19,8 +20,8 @@ from tests.cli.shell import PROJECT, Shell
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def typed(shell: Shell, *words: str, columns: int = 80) -> str:
-    """What a terminal of this width receives, stdout and stderr together."""
+def typed(shell: Shell, *words: str, columns: int = 80, until: str = "") -> str:
+    """What a terminal of this width receives, stdout and stderr together; Ctrl-C is typed at `until`."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
@@ -31,6 +32,9 @@ def typed(shell: Shell, *words: str, columns: int = 80) -> str:
     with suppress(OSError):  # the terminal is gone with the last process that has it
         while part := os.read(ours, 65_536):
             said += part
+            if until and until.encode() in said:
+                process.send_signal(signal.SIGINT)
+                until = ""
     os.close(ours)
     process.wait(30)
     return said.decode()
@@ -52,6 +56,10 @@ def test_colour_can_be_switched_off(six: Shell, env: dict[str, str]) -> None:
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", typed(six, *words)), words
         if "NO_COLOR" not in env:
             assert "\x1b" not in typed(six, *words), words
+    shown = typed(six, "run", until="Watching for changes")
+    assert "bad.yaml" in shown and not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
+    (six.root / "reconciler.yaml").write_text("bogus: 1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", typed(six, "get"))
 
 
 @pytest.mark.parametrize("columns", [80, 120])
