@@ -6,6 +6,8 @@ import gc
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,26 @@ def test_the_clock_reads_redis_only_where_that_does_not_tell(
     finally:
         clock.close()
     assert (scope.agents, scope.paths) == (agents, None)
+
+
+def test_a_clock_that_is_set_back_stops_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a machine starts with a wrong one: it would be silent for as long as that was wrong."""
+    back, strikes = timedelta(), list[object]()
+
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Moved:
+            return super().now(tz) - back
+
+    for module in ("schedulers.base", "executors.base"):
+        monkeypatch.setattr(f"apscheduler.{module}.datetime", Moved)
+    wakes = Wakes(0.0)
+    monkeypatch.setattr(wakes, "manifests", strikes.append)
+    with closing(Clock(build(tmp_path, {"interval": "0.05"}, {}, {}), wakes, lambda: True)):
+        wait_until(lambda: strikes, 20)
+        back = timedelta(hours=3)
+        strikes.clear()
+        wait_until(lambda: len(strikes) >= 3, 20)
 
 
 def test_warnings_without_end_are_not_remembered_without_end() -> None:

@@ -222,21 +222,29 @@ class Writes:
 
 class Clock:
     """Wakes for the round over everything: at intervals, or as a crontab says; and at the start of each day, for its
-    backup. While `told`, Redis is left out of it, for it tells by itself; but now and then (SURE).
+    backup. While `told`, Redis is left out of it, for it tells by itself; but now and then (SURE). An interval goes on
+    where somebody sets the clock back.
 
     Each minute it looks whether a log has become too large."""
 
     def __init__(self, settings: Settings, wakes: Wakes, told: Callable[[], bool]) -> None:
         self._wakes, self._told, self._whole = wakes, told, time.monotonic()
         self._scheduler = BackgroundScheduler(job_defaults={"misfire_grace_time": None, "coalesce": True})
-        seconds = settings.interval.total_seconds()
-        full = crontab(settings)
-        self._scheduler.add_job(self._strike, full or IntervalTrigger(seconds=seconds, jitter=seconds / 10))
+        self._ended = threading.Event()
+        if (full := crontab(settings)) is not None:
+            self._scheduler.add_job(self._strike, full)
         self._scheduler.add_job(wakes.everything, CronTrigger(hour=0, minute=0, jitter=600))
         if logs := own_logs(settings):
             bound(logs)
             self._scheduler.add_job(bound, IntervalTrigger(minutes=1), [logs])
         self._scheduler.start()
+        if full is None:
+            seconds = settings.interval.total_seconds()
+            threading.Thread(target=self._tick, args=(seconds,), name="clock", daemon=True).start()
+
+    def _tick(self, seconds: float) -> None:
+        while not self._ended.wait(seconds * random.uniform(0.9, 1.1)):
+            self._strike()
 
     def _strike(self) -> None:
         now = time.monotonic()
@@ -247,6 +255,7 @@ class Clock:
             self._wakes.everything()
 
     def close(self) -> None:
+        self._ended.set()
         self._scheduler.shutdown(wait=False)
 
 
