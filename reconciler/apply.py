@@ -260,12 +260,12 @@ def write_file(workspace: Workspace, view: View, memory: Memory, rewrite: Draft 
         return False
     path = workspace.settings.context_file
     path.parent.mkdir(exist_ok=True)
-    data = rewrite.context.text.encode()
+    data, source = rewrite.context.text.encode(), view.desired.context
+    said = source.context.text.encode() if source.context is not None and source.clean is None else None
     try:
-        done = files.replace(path, data, view.desired.context.identity,
-                             keep=lambda *displaced: _keep_displaced(workspace, *displaced))  # fmt: skip
+        done = files.replace(path, data, source.identity,
+                             keep=lambda *displaced: _keep_displaced(workspace, *displaced), said=said)  # fmt: skip
     except files.Moved:
-        source = view.desired.context
         workspace.base.unwrite(memory, view.memory.file if source.emptied else source.state)
         return True
     workspace.base.placed(view.now)

@@ -105,14 +105,16 @@ def read(path: Path | str, limit: int) -> tuple[bytes, Identity] | None:
     raise _unreadable(path, "keeps changing while it is read", "another program is writing it; try again")
 
 
-def replace(
+def replace(  # noqa: PLR0913 - four say what is there and what becomes of it
     path: Path,
     data: bytes,
     expected: Identity | None,
     mode: int | None = None,
     keep: Callable[[bytes, int], object] | None = None,
+    said: bytes | None = None,
 ) -> Replaced:
-    """Put `data` in the place of the version `expected` (None: of nothing), in one step.
+    """Put `data` in the place of the version `expected` (None: of nothing), in one step. `said`: what was read of it,
+    where its time is too young to tell whether it was changed since.
 
     Safe against a power cut. Mode (unless one is given), owner and extended attributes stay as far as this user may
     set them. A symlinked file is written through. Raises Moved when another version is there, Refused for a link that
@@ -139,7 +141,7 @@ def replace(
         _sync_folder(target.parent)
         if not swapped:
             return Replaced(identity, aged=aged)
-        displaced = _what_came_out(temp, target, identity, expected)
+        displaced = _what_came_out(temp, target, identity, expected, said)
         if displaced and keep:
             keep(*displaced)
         with around("unlink"):
@@ -652,18 +654,23 @@ def _aged(target: Path, ours: Identity) -> int:
     return max(found.st_ctime_ns - found.st_mtime_ns, 0) if found and _identity(found) == ours else 0
 
 
-def _what_came_out(temp: Path, target: Path, ours: Identity, expected: Identity | None) -> tuple[bytes, int] | None:
-    """What `temp` holds, which was in the place until now: its bytes and its mtime; None if that is `expected`.
+def _what_came_out(
+    temp: Path, target: Path, ours: Identity, expected: Identity | None, said: bytes | None
+) -> tuple[bytes, int] | None:
+    """What `temp` holds, which was in the place until now: its bytes and its mtime; None if that is `expected`, and
+    still says what it `said`, where that is given.
 
     What cannot be read goes back where it was, and Moved is raised: reading it again will say what it is.
     """
     came = os.lstat(temp)
-    if _identity(came) == expected:
+    if _identity(came) == expected and said is None:
         return None
     try:
         found = read(temp, sys.maxsize - 1) if stat.S_ISREG(came.st_mode) else None
     except InputError:
         found = None
+    if found is not None and _identity(came) == expected and found[0] == said:
+        return None
     if found is None:
         _rename(temp, target, _EXCHANGE)
         if identify(temp) != ours:
