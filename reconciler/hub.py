@@ -46,6 +46,7 @@ from .store.layout import lost_text
 from .subscribe import Subscription
 from .updates import (
     WriteResult,
+    check_keys,
     check_known,
     check_name,
     check_priority,
@@ -324,7 +325,9 @@ class UnifiedMemoryHub:
             hint = 'it has the shape of context.json: {"agents": {"mary": {"status": "busy", "context": {}}}}'
             raise UsageError(f"data must be a mapping, not {type(data).__name__}", hint=hint)
         try:
-            said = desired.parse(self.settings, encode({"agents": {}, **data}, AROUND).encode())
+            text = encode({"agents": {}, **data}, AROUND)
+            check_keys("data", dict(data))
+            said = desired.parse(self.settings, text.encode())
         except ReconcilerError as error:
             raise UsageError(f"data is not in the shape of context.json: {error}") from None
         if wrong := [str(problem) for problem in said.problems if problem.severity == "error"]:

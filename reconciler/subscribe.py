@@ -233,7 +233,7 @@ def _names(what: str, given: object) -> list[str]:
         raise UsageError(f"{what}={given!r}: a list is needed", hint=f"{what}=[{given!r}]")
     names: list[object] = list(given) if isinstance(given, Iterable) else [None]
     if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{what}={repr(given)[:70]}: a list of names is needed", hint=f'{what}=["mary", "rnd"]')
+        raise UsageError(f"{what}={repr(given)[:70]}: a list of names is needed", hint=f'{what}=["...", "..."]')
     return list(dict.fromkeys(map(str, names)))
 
 

@@ -154,19 +154,19 @@ def _text(name: str, value: Any) -> str:
     if len(text) > MAX_VALUE:
         hint = "keep it in a file, and its path here"
         raise UsageError(f"{name:.70}: {len(text):,} characters are too many, {MAX_VALUE:,} are allowed", hint=hint)
-    _check_keys(name, value)
+    check_keys(name, value)
     return text
 
 
-def _check_keys(name: str, value: Any) -> None:
-    """Python's encoder makes text of other keys, and two may become one."""
+def check_keys(name: str, value: Any) -> None:
+    """Raises UsageError for keys that are no text: Python's encoder makes text of them, and two may become one."""
     if isinstance(value, dict):
         _mapping(name[:70], value)
         value = value.values()
     elif not isinstance(value, list | tuple):
         return
     for member in value:
-        _check_keys(name, member)
+        check_keys(name, member)
 
 
 def check_name(agent: Any) -> None:
@@ -242,6 +242,6 @@ def unified(merged: State) -> str:
 
 
 __all__ = [
-    "Update", "WriteResult", "check_known", "check_name", "check_priority", "context_field", "make_event",
+    "Update", "WriteResult", "check_keys", "check_known", "check_name", "check_priority", "context_field", "make_event",
     "make_update", "make_updates", "no_agent", "read_item", "unified",
 ]  # fmt: skip

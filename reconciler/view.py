@@ -141,9 +141,10 @@ def _observe(
 
 
 def _is_new(names: frozenset[str], memory: Memory) -> bool:
-    """Whether one of these may be a known agent's name in other letters."""
-    new = {name.lower() for name in names if name not in memory.merged}
-    return bool(new) and any(name.lower() in new for name in memory.merged)
+    """Whether one of these may be a known agent's name in other letters: of those that are not there, or are again."""
+    new = {name for name in names if not _alive(memory.merged.get(name, {}))}
+    lower = {name.lower() for name in new}
+    return bool(new) and any(name.lower() in lower and name not in new for name in memory.merged)
 
 
 def join(
@@ -192,7 +193,10 @@ def _drop_clashes(merged: dict[str, dict[str, Field]], memory: Memory) -> list[P
         by_lower.setdefault(agent.lower(), []).append(agent)
     problems = []
     for names in by_lower.values():
-        kept, *others = sorted(names, key=lambda name: (not _alive(merged[name]), name not in memory.merged, name))
+        if len(names) == 1:
+            continue
+        known = {name: _alive(memory.merged.get(name, {})) for name in names}
+        kept, *others = sorted(names, key=lambda name: (not _alive(merged[name]), not known[name], name))
         for name in others:
             if not _alive(merged[name]) and name in memory.merged:  # it was deleted
                 continue

@@ -271,7 +271,6 @@ class TestPrivacy:
         assert len(found) == 199
         assert max(len(os.fsencode(path)) for path in found) <= 103
 
-    @pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
     def test_who_cannot_use_it_holds_up_nobody(self, folder: Path) -> None:
         """What went wrong on the way in, or on the way out, leaves no lock behind."""
         folder.mkdir(parents=True, mode=0o700)
@@ -293,6 +292,7 @@ class TestPrivacy:
             everyone.release()
             server.start()
 
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
     def test_a_folder_of_somebody_else_is_refused(self, folder: Path) -> None:
         """Somebody else's folder at that place is not used."""
         folder.mkdir(parents=True)

@@ -318,7 +318,7 @@ def test_sync_to_file_writes_exactly_what_differs(hub: UnifiedMemoryHub, chosen:
     version = hub.workspace.store.versions(["mary"])["mary"]
     hub.sync_to_file(hub.get_unified_context())
     assert hub.workspace.store.versions(["mary"])["mary"] == version
-    illegal: list[Any] = [[], {"agents": []}, {"agents": {"mary": 7}}, {"x": float("nan")}]
+    illegal: list[Any] = [[], {"agents": []}, {"agents": {"mary": 7}}, {"x": float("nan")}, {"x": {1: "a", "1": "b"}}]
     for wrong in illegal:
         with pytest.raises(UsageError):
             hub.sync_to_file(wrong)

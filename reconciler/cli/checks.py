@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 import click
 
 from .. import files, render, schema
+from ..base import Base
 from ..controller import Options, Round, reconcile_or_away
-from ..errors import InputError, Problem, UsageError
+from ..errors import InputError, Problem, StoreAway, UsageError
 from ..health import Health, ask_health, is_run, read_health
 from ..settings import FILE, Settings, build
 from ..sources import context_file, manifests
 from ..sources.text import MAX_BYTES
-from ..spool import Backlog, backlog
+from ..spool import Backlog, Spool, backlog
 from ..stamp import format_time
 from ..state import CONTEXT, SHARED, decode, present
+from ..store import AwayStore
 from ..view import context_check
-from ..workspace import open_workspace, problems_of, read_file
+from ..workspace import Workspace, open_workspace, problems_of, read_file
 from .common import output_option, print_data, report, verb, warn
 from .tables import print_agents
 
@@ -33,9 +35,7 @@ def validate_command(settings: Settings, wrong: list[Problem], paths: tuple[str,
     Without PATH: all manifests, context.json, reconciler.yaml and what Redis holds. A PATH is a manifest
     (.yaml, .yml), a context file (.json) or a folder of manifests. Exit code 0: valid; 1: not.
     """
-    checked, problems, away = _check_paths(settings, paths) if paths else _check_all(settings)
-    if wrong and not paths:
-        checked, problems = [FILE, *checked], [*wrong, *problems]
+    checked, problems, away = _check_paths(settings, paths) if paths else _check_all(settings, wrong)
     errors = sum(problem.severity == "error" for problem in problems)
     if output != "text":
         listed = [render.problem_to_json(problem) for problem in problems]
@@ -53,7 +53,12 @@ def _count(problems: list[Problem]) -> str:
     return ", ".join(parts) or "no problems"
 
 
-def _check_all(settings: Settings) -> tuple[list[str], list[Problem], bool]:
+def _check_all(settings: Settings, wrong: list[Problem]) -> tuple[list[str], list[Problem], bool]:
+    """`wrong`: what is wrong with reconciler.yaml, so that nobody knows which server is meant: none is asked."""
+    if wrong:
+        store, base = AwayStore(StoreAway("not asked")), Base(settings.folder)
+        found = reconcile_or_away(Workspace(settings, base, store, spool=Spool(settings.spool)), Options(dry=True))
+        return [FILE, "manifests", "context.json"], [*wrong, *found.plan.problems], False
     with open_workspace(settings, warn, reading=True) as workspace:
         found = reconcile_or_away(workspace, Options(dry=True))
         name = workspace.store.name
@@ -67,34 +72,38 @@ def _check_all(settings: Settings) -> tuple[list[str], list[Problem], bool]:
 
 def _check_paths(settings: Settings, paths: tuple[str, ...]) -> tuple[list[str], list[Problem], bool]:
     problems: list[Problem] = []
-    checked: list[str] = []
-    declared: list[manifests.Manifest] = []
-    for path in _expand(paths):
-        checked.append(str(path))
+    together: dict[Path, list[manifests.Manifest]] = {}
+    found = _expand(paths)
+    for path, folder in found.items():
         try:
-            found = files.read(path, context_file.MAX_BYTES)
-            if found is None:
+            content = files.read(path, context_file.MAX_BYTES)
+            if content is None:
                 raise UsageError(f"{path} does not exist")
-            problems += _check_bytes(settings, found[0], path, declared)
+            problems += _check_bytes(settings, content[0], path, together.setdefault(folder, []))
         except InputError as error:
             problems += error.problems
-    for manifest in declared:
-        if manifest.context_schema is not None:
-            try:
-                context_check(Path(), manifest)
-            except InputError as error:
-                problems += error.problems
-    return checked, problems + manifests.one_each(declared)[1], False
+    for declared in together.values():
+        for manifest in declared:
+            if manifest.context_schema is not None:
+                try:
+                    context_check(Path(), manifest)
+                except InputError as error:
+                    problems += error.problems
+        problems += manifests.one_each(declared)[1]
+    return list(map(str, found)), problems, False
 
 
-def _expand(paths: tuple[str, ...]) -> list[Path]:
-    expanded: list[Path] = []
+def _expand(paths: tuple[str, ...]) -> dict[Path, Path]:
+    """The files that are meant, each once, and the folder in which there is one manifest for each agent."""
+    expanded: dict[Path, tuple[Path, Path]] = {}
     for path in map(Path, paths):
         found = manifests.manifest_files(path) if path.is_dir() else [path]
         if not found:
             raise UsageError(f"{path} holds no manifests", hint="they end in .yaml or .yml")
-        expanded += found
-    return expanded
+        folder = path if path.is_dir() else path.parent
+        for one in found:
+            expanded.setdefault(one.resolve(), (one, folder.resolve()))
+    return dict(expanded.values())
 
 
 def _check_bytes(settings: Settings, data: bytes, path: Path, declared: list[manifests.Manifest]) -> list[Problem]:

@@ -213,8 +213,10 @@ class Sources:
 
     def wrote(self, draft: Draft, done: files.Replaced) -> None:
         """This program's own version is in place. A large one takes so long to get there that it need not be compared:
-        nobody else can have given it that time."""
-        self._kept, self._found = _Kept(draft, done.identity, racy=done.aged <= manifests.RACY * 1000), None
+        nobody else can have given it that time. One with something that cannot be read is read in each round, to
+        tell."""
+        kept = _Kept(draft, done.identity, racy=done.aged <= manifests.RACY * 1000)
+        self._kept, self._found = None if draft.broken else kept, None
 
     def rest(self) -> None:
         """Keep as little as is needed to go on: nothing is to do for a while."""

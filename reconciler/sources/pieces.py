@@ -15,7 +15,7 @@ from sys import intern
 
 from ..edits import FILE
 from ..plan import Change
-from ..state import SHARED, Member, NotJson, State, decode_at, encode, members, skip_blank
+from ..state import SHARED, Member, NotJson, State, check_depth, decode_at, encode, members, skip_blank
 from .context_file import Context, Edit, edit_value, file_edits, plain_text, read_record, style_of
 
 Place = tuple[str, str]
@@ -275,7 +275,7 @@ class Draft:
         return frozenset(new)
 
     def _new(self, found: Mapping[Place, str]) -> dict[str, Mapping[str, str]] | None:
-        """The records with new values in these places; None where one is not as a record should be."""
+        """The records with new values in these places; None where one is not as a record should be. Raises NotJson."""
         known, values = self._values, dict[str, Mapping[str, str]]()
         for (inside, name), text in found.items():
             if inside:
@@ -286,5 +286,6 @@ class Draft:
                 continue
             owner = next((owner for owner in (FILE, SHARED) if name in known.get(owner, {})), None)
             if owner is not None:  # else it describes this machine
+                check_depth(text)
                 values[owner] = {**values.get(owner, known[owner]), name: plain_text(text)}
         return values

@@ -180,7 +180,7 @@ class Breaker:
 
     def _probe(self) -> None:
         with self._lock:
-            if self._prober is None and not self._ended.is_set():
+            if self._store is None and self._prober is None and not self._ended.is_set():
                 prober = threading.Thread(target=self._probe_on, name="reconnect", daemon=True)
                 with suppress(RuntimeError):  # no more threads: the next call tries again
                     prober.start()

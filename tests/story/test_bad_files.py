@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from reconciler import UnifiedMemoryHub
+from reconciler.controller import Round
+from reconciler.errors import UsageError
+from reconciler.sources.desired import Sources
 from tests.story.desk import Desk, six_agents
 
 WHOLE = json.dumps(six_agents(), indent=2)
@@ -135,6 +139,25 @@ def test_an_illegal_name_is_named_and_left_alone(shared: Desk) -> None:
     assert shared.file()["agents"]["../x"] == {"status": "odd"}
 
 
+def test_what_cannot_be_read_is_told_until_it_can(shared: Desk) -> None:
+    """Also by who keeps what he wrote himself, as `run` does: a live update is written around it."""
+    sources = Sources()
+
+    def apply() -> Round:
+        return shared.round(lambda one: replace(one, sources=sources))
+
+    assert apply().exit_code == 0
+    shared.edit(lambda data: data["agents"].update(mary=[1]))
+    for word in ("busy", "idle", "idle"):
+        shared.hset("rnd", status=word)
+        done = apply()
+        assert done.exit_code == 3 and "expected an object" in str(done.plan.errors)
+        assert shared.record("rnd")["status"] == word
+    shared.edit(lambda data: data["agents"].update(mary={"status": "mended"}))
+    assert apply().exit_code == 0
+    assert shared.live("mary")["status"] == "mended"
+
+
 @pytest.mark.parametrize("newcomer", ["MARY", "mARY"])
 def test_names_that_differ_only_in_case_are_not_two_agents(shared: Desk, newcomer: str) -> None:
     """The known one stays, the newcomer is named; in the file or in Redis."""
@@ -160,8 +183,16 @@ def test_the_name_of_a_deleted_agent_is_free_in_any_letters(shared: Desk, newcom
     for _ in range(2):
         assert shared.apply().exit_code == 0
     assert shared.live(newcomer)["status"] == "new"
-    assert shared.live("mary") == {}
     assert shared.live("mary") == {} and "mary" not in shared.file()["agents"]
+    nobody = replace(shared.settings, redis=f"unix://{shared.root}/nobody")
+    with UnifiedMemoryHub(settings=nobody) as hub:
+        hub.update_agent_context("rnd", {"a": 1})  # after it only what is written is looked at
+        with pytest.raises(UsageError, match="letters' case"):
+            hub.update_agent_context("mary", {"a": 1})
+    shared.hset("mary", status="again")
+    done = shared.apply()
+    assert done.exit_code == 3 and "agent mary differs" in str(done.plan.errors)
+    assert (shared.record(newcomer)["status"], shared.live(newcomer)["status"]) == ("new", "new")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from reconciler import UnifiedMemoryHub
 from reconciler.errors import UsageError
 from reconciler.settings import Settings
+from reconciler.sources.desired import Sources
 from tests.story.desk import Desk
 
 
@@ -78,18 +80,27 @@ def test_a_value_that_is_too_deep_is_quarantined(desk: Desk, write: Callable[[De
     assert desk.apply().exit_code == 0
 
 
-def test_a_section_that_is_too_deep_is_quarantined(desk: Desk) -> None:
+@pytest.mark.parametrize("keeps", [False, True], ids=["each round anew", "as `run` does"])
+def test_a_section_that_is_too_deep_is_quarantined(desk: Desk, keeps: bool) -> None:
     """With the others, whose last words stand; it is not deleted because it cannot be read."""
+    sources = Sources()
+
+    def apply() -> int:
+        return desk.round((lambda one: replace(one, sources=sources)) if keeps else (lambda one: one)).exit_code
+
     desk.save({"agents": {"mary": {"status": "idle"}}, "deep": 1, "other": 1})
-    assert desk.apply().exit_code == 0
+    assert apply() == 0
+    desk.edit(lambda data: data.update(deep=nested(64)))
+    assert apply() == 0
+    assert json.loads(desk.redis.hget("memory:shared", "deep")) == nested(64)
     desk.edit(lambda data: data.update(deep=nested(65), other=2))
     desk.redis.hset("memory:agents:mary", "status", "busy")
     for _ in range(2):
-        assert desk.apply().exit_code == 3
-    assert desk.redis.hget("memory:shared", "deep") == "1"
+        assert apply() == 3
+    assert json.loads(desk.redis.hget("memory:shared", "deep")) == nested(64)
     assert desk.file()["agents"]["mary"]["status"] == "busy"
     desk.edit(lambda data: data.update(deep=2))
-    assert desk.apply().exit_code == 0
+    assert apply() == 0
     assert (desk.redis.hget("memory:shared", "deep"), desk.redis.hget("memory:shared", "other")) == ("2", "2")
 
 
