@@ -5,8 +5,8 @@ The round leaves an agent that is still being written for the next one, and must
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,11 +23,11 @@ def test_raw_write_while_the_file_moves(shared: Desk, monkeypatch: pytest.Monkey
     """Found by histories of real processes: nobody looked at the agent again until it was written once more."""
     real, moved = files.replace, list[Path]()
 
-    def replace(path: Path, data: bytes, *known: object, keep: Callable[[bytes, int], None]) -> files.Replaced:
+    def replace(path: Path, data: bytes, *known: Any, **more: Any) -> files.Replaced:
         if not moved:
             moved.append(path)
             raise files.Moved(path)
-        return real(path, data, *known, keep=keep)  # type: ignore[arg-type, misc]
+        return real(path, data, *known, **more)
 
     with open_workspace(shared.settings, lambda text: None) as workspace:
         reconcile(workspace)
