@@ -174,7 +174,7 @@ class Writer:
             if answer.later:
                 break
             if "o" not in answer.flags.lower():  # else somebody was faster: once more, behind that
-                return result_of(write, answer)
+                return result_of(write, answer)._replace(at=max(value.at for value in fields.values()))
         return self.write_files(agent, make)
 
     def write_files(self, agent: str, make: Callable[[Agent, int], Agent]) -> WriteResult:

@@ -122,6 +122,15 @@ def test_a_durable_write_whose_answer_is_lost_has_one_stamp_everywhere(hub: Unif
     assert Base(hub.settings.folder).known("mary")["context.a"] == live
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_write_tells_its_stamp(hub: UnifiedMemoryHub, durable: bool) -> None:
+    """A durable one got it before it was put on disk, which takes a while."""
+    for number in range(3):
+        done = hub.update_agent_context("mary", {"a": number}, durable=durable)
+        live = hub.workspace.store.observe({}, ["mary"]).agents["mary"].fields["context.a"]
+        assert (done.store, done.at) == ("redis", live.at)
+
+
 def test_a_batch_is_written_in_order_and_answers_in_order(hub: UnifiedMemoryHub) -> None:
     """Plain keys, parts, and an agent several times when given as pairs."""
     done = hub.update_many(
