@@ -64,7 +64,11 @@ class AsyncSubscription(AsyncIterator[Event]):
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Self:
-        return await self.ready()
+        try:
+            return await self.ready()
+        except BaseException:  # nobody leaves what he did not enter
+            await asyncio.shield(self.close())
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -302,8 +302,8 @@ def _url(value: Any, _: Path) -> str:
     if "@" in user + misread or "[" in user or "]" in user:
         raise ValueError("in a password, write / ? # @ [ and ] as %2F %3F %23 %40 %5B and %5D")
     if parts.scheme == "unix":
-        if not parts.path:
-            raise ValueError("a unix:// address needs a path: unix:///run/redis.sock")
+        if not parts.path or (parts.netloc and "@" not in parts.netloc):  # as where / in a password is not %2F
+            raise ValueError("a unix:// address needs a path: unix:///run/redis.sock; in a password, write / as %2F")
         return text
     if parts.scheme in (SENTINEL, CLUSTER):
         read_hosts(text)

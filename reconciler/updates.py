@@ -36,7 +36,8 @@ class WriteResult(NamedTuple):
     """What became of a write. `won`: the fields that changed; `stale`: those where a newer value stands.
 
     `version`: the agent's version in Redis, 0 when nothing changed there; `store`: "redis", or "file" while
-    Redis is away; `at`: its stamp's time, in µs since 1970 UTC. `error`: why Redis refused this one of a batch, "" if it did not.
+    Redis is away; `at`: its stamp's time, in µs since 1970 UTC. `error`: why Redis refused this one of a batch, ""
+    if it did not.
     """
 
     agent: str

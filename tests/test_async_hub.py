@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -60,6 +61,20 @@ def test_a_subscription_that_was_closed_is_forgotten(chosen: Settings) -> None:
             del subscription
         gc.collect()
         assert [one() for one in made] == [None] * 5
+
+    run(work, chosen)
+
+
+def test_a_subscription_that_could_not_begin_is_forgotten(chosen: Settings) -> None:
+    """A server that takes names from its clients must not grow by those that are wrong."""
+
+    async def work(hub: AsyncUnifiedMemoryHub) -> None:
+        for _ in range(5):
+            with pytest.raises(UsageError):
+                async with hub.subscribe_updates(agents=["a b"]):
+                    raise AssertionError
+        assert not hub._subscriptions
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("events")]
 
     run(work, chosen)
 

@@ -67,8 +67,8 @@ class Tools(NamedTuple):
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
-    """A workspace whose name has a space and quotes in it."""
-    root = tmp_path / 'it\'s "my" work'
+    """A workspace whose name has a space, quotes and more than ASCII in it; the locale is C unless a test says so."""
+    root = tmp_path / 'it\'s "my" wörk'
     root.mkdir()
     settings = read_settings(str(root), {}, {})
     carry_out(settings, installing(settings, find("hooks")))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from .. import files
 from ..errors import InputError
@@ -28,6 +29,8 @@ _TILDE = re.compile(rb"(<string>(?:[^<]*[:=])?)~(?=/)")
 _LEFT_ALONE = 3600.0
 """Seconds after which a half-written file is nobody's."""
 _LOW = 200 << 20
+_NO_PLIST = (ValueError, plistlib.InvalidFileException, ExpatError, AttributeError, OverflowError, LookupError)
+"""What `plistlib` raises for a file that is none."""
 
 
 def hooks(chart: Chart) -> Iterator[Finding]:
@@ -64,7 +67,7 @@ def plists(chart: Chart) -> Iterator[Finding]:
             continue
         try:
             strings = list(_strings(plistlib.loads(found[0])))
-        except (ValueError, plistlib.InvalidFileException, OverflowError, IndexError, KeyError) as error:
+        except _NO_PLIST as error:
             yield Finding("plist", str(path), f"is no property list: {error}", chart.run("install launchd"))
             continue
         wrong = [text for text in strings if re.search(r"(^|[:=])~/", text)]

@@ -14,7 +14,7 @@ from ..render import ago
 from ..settings import FILE, Settings
 from ..sources import context_file
 from ..spool import backlog
-from ..stamp import parse_time
+from ..stamp import format_time, parse_time
 from ..state import decode, skip_blank
 from ..workspace import open_workspace
 from . import Chart, Finding, Fix, swap
@@ -82,8 +82,13 @@ def _decoded(text: str) -> str:
 def naive_times(chart: Chart) -> Iterator[Finding]:
     for problem in chart.problems:
         if _NAIVE in problem.message:
-            way = chart.run(f"set {problem.agent} KEY=VALUE") + " (any write through the program dates it in UTC)"
+            way = chart.run(f"set {problem.agent} {_dating(chart, problem.message)}")
             yield _finding("naive-time", problem, way)
+
+
+def _dating(chart: Chart, names: str) -> str:
+    """The arguments of `set` that date what is named: any write dates `last_update`."""
+    return f"--field last_seen={format_time(chart.now)}" if "last_seen" in names else "KEY=VALUE"
 
 
 def future_times(chart: Chart) -> Iterator[Finding]:
@@ -94,7 +99,7 @@ def future_times(chart: Chart) -> Iterator[Finding]:
             moment = parse_time(decode(fields[name])) if name in fields else None
             if moment is not None and moment.at > latest:
                 what = f"{name} is {ago(moment.at - chart.now)} in the future; is the clock of its writer right?"
-                way = chart.run(f"set {place.split()[-1]} KEY=VALUE") + " once that clock is right"
+                way = chart.run(f"set {place.split()[-1]} {_dating(chart, name)}") + ", once that clock is right"
                 yield Finding("future-time", place, what, way, "warning")
 
 
@@ -119,7 +124,7 @@ def raw_results(chart: Chart) -> Iterator[Finding]:
             if name.endswith("_raw") and f"{name}_reason" in fields:
                 agent, key = place.split()[-1], name.removeprefix("context.").removesuffix("_raw")
                 what = f"{name.removeprefix('context.')} is kept as text: {decode(fields[f'{name}_reason'])}"
-                way = chart.run(f"get {agent}") + f"; correct its writer, then `set {agent} {key}=JSON`"
+                way = chart.run(f"record {agent} {key}=JSON") + ", once its writer is corrected, and a round"
                 yield Finding("raw-result", place, what, way, "warning")
 
 

@@ -57,11 +57,11 @@ def rights(chart: Chart) -> Iterator[Finding]:
         raise NotLooked("the server is too old to tell")
     if facts.refused:
         what = f"the ACL refuses {len(facts.refused)} things the program needs: {clip('; '.join(facts.refused), 300)}"
-        way = "redis-cli ACL SETUSER <user> ~memory:* &memory:* +@read +@write +@scripting +@pubsub +time +ping"
+        way = "redis-cli ACL SETUSER <user> '~memory:*' '&memory:*' +@read +@write +@scripting +@pubsub +time +ping"
         yield Finding("rights", chart.store, what, way)
     if len(facts.noticing) > 1:
         what = "neither CLIENT TRACKING nor keyspace events are allowed: raw writes are found by a look every second"
-        way = "redis-cli ACL SETUSER <user> +client|tracking +hello"
+        way = "redis-cli ACL SETUSER <user> '+client|tracking' +hello"
         yield Finding("rights", chart.store, what, way, "warning")
 
 

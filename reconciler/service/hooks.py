@@ -19,8 +19,10 @@ FILES = {"reconciler.zsh": 0o644, "mary_memory_hook.zsh": 0o755, "rnd_memory_hoo
 SCRIPTS = ("mary_dispatcher.zsh", "mary_dispatcher_health_check.zsh", "rnd_consumer.zsh", "rnd_apply.zsh")
 BLOCK = b"""\
 # >>> reconciler hooks >>>  `reconciler uninstall hooks` takes these lines out; reconciler.zsh says what they give
-if [ -n "${ZSH_VERSION-}" ] && [ -r "${${(%):-%x}:a:h}/reconciler.zsh" ]; then
-  . "${${(%):-%x}:a:h}/reconciler.zsh"
+if [ -n "${ZSH_VERSION-}" ]; then
+  builtin emulate zsh -o no_aliases -o print_eight_bit -c '
+    if [[ -r ${${(%):-%x}:a:h}/reconciler.zsh ]]; then source ${${(%):-%x}:a:h}/reconciler.zsh
+    elif [[ -r ${${(%):-%x}:A:h}/reconciler.zsh ]]; then source ${${(%):-%x}:A:h}/reconciler.zsh; fi'
 fi
 # <<< reconciler hooks <<<
 """

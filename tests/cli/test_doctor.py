@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from reconciler.settings import Settings
 from reconciler.spool import Part, pack
 from reconciler.store.connect import PUBLISHED_PASSWORD
 from reconciler.store.inspect import Facts
-from tests.cli.shell import Shell
+from tests.cli.shell import COMMAND, Shell
 from tests.servers import Server
 
 NOW = 1_762_934_400_000_000
@@ -82,14 +83,42 @@ def test_ten_faults_are_named_and_the_safe_ones_mended(shell: Shell, launch: Cal
 
 
 def test_what_a_finding_says_mends_it(shell: Shell) -> None:
-    """The command beside a future or a naive time, run as it is printed, takes the finding away."""
+    """The command beside a future or a naive time and a result that was no JSON, run as it is printed, takes the
+    finding away; whichever of its times an agent declares."""
     write_faults(shell)
     shell("doctor", "--fix")
-    for agent in ("rnd", "gc"):
-        assert shell("set", agent, "KEY=VALUE").code == 0
+    path = shell.root / "shared_memory" / "context.json"
+    data = json.loads(path.read_text())
+    data["agents"] |= {"cls": {"last_seen": "2025-11-12T08:00:00"}, "gg": {"last_seen": "2099-01-01T00:00:00Z"}}
+    path.write_text(json.dumps(data))
+    assert shell("record", "mary", "--json", "-", input="{").code == 0
     shell("apply")
-    found = checks(shell("doctor", "-o", "json").json)
-    assert not found & {"naive-time", "future-time"}
+    mended = {"naive-time", "future-time", "raw-result"}
+    first = [one for one in shell("doctor", "-o", "json").json["findings"] if one["check"] in mended]
+    assert {one["check"] for one in first} == mended
+    for one in first:
+        words = shlex.split(one["mend"].partition(", once")[0].replace("=JSON", "=1"))
+        assert shell.plain(*COMMAND, "--redis", shell.redis, *words[1:]).code == 0
+    shell("apply")
+    assert not checks(shell("doctor", "-o", "json").json) & mended
+
+
+@pytest.mark.parametrize("text", ["x & memory_hub", "<date>memory_hub</date>", "memory_hub"])
+def test_what_is_no_property_list_is_one_finding(tmp_path: Path, text: str) -> None:
+    """However it is broken; nothing else is missed because of it."""
+    folder = tmp_path / "Library" / "LaunchAgents"
+    folder.mkdir(parents=True)
+    (folder / "m.plist").write_text(f'<?xml version="1.0"?><plist><dict><key>a</key>{text}</dict></plist>')
+    (found,) = examine(chart(tmp_path), {"plist": CHECKS["plist"]}).findings
+    assert "is no property list" in found.what
+
+
+def test_what_is_to_be_pasted_into_a_shell_is_quoted(tmp_path: Path) -> None:
+    """`&` would end the command, `|` would give every right of CLIENT."""
+    refused = Facts("8.0", refused=("HSET x",), noticing=("CLIENT TRACKING", "PSUBSCRIBE"))
+    for found in examine(chart(tmp_path, facts=refused), {"rights": CHECKS["rights"]}).findings:
+        words = shlex.split(found.mend.replace("<user>", "user"), posix=False)
+        assert not [word for word in words if set(word) & set("&|~*") and word[0] != "'"]
 
 
 def test_everything_else_is_looked_at_without_redis_and_base(shell: Shell) -> None:

@@ -18,10 +18,11 @@
 # in. No process is started, nothing is waited for, no option or variable of the caller matters or changes. A call
 # always succeeds, so that it cannot end a script: what could not be recorded is said in one line on stderr.
 
-# Read once more as plain zsh, whatever options and aliases are set here; the functions keep to that.
+# Read once more as plain zsh, whatever options and aliases are set here; the functions keep to that. The name of this
+# file is asked for with all its bytes: where the locale is C, é would be written out.
 if [[ -z ${_reconciler_reading-} ]]; then
   _reconciler_reading=1
-  'builtin' 'emulate' 'zsh' '-o' 'no_aliases' '-c' "'builtin' 'source' ${(qq)${(%):-%x}}"
+  'builtin' 'emulate' 'zsh' '-o' 'no_aliases' '-o' 'print_eight_bit' '-c' 'builtin source "${(%):-%x}"'
   'builtin' 'unset' '_reconciler_reading'
   'builtin' 'return' 0
 fi

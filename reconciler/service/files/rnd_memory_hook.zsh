@@ -5,8 +5,9 @@
 'builtin' 'emulate' '-R' 'zsh' '-o' 'no_aliases' # whatever .zshenv has set
 
 () {
-  local here
-  for here in ${${(%):-%x}:a:h} ${${(%):-%x}:A:h}; do
+  local script=$1 here
+  shift
+  for here in $script:a:h $script:A:h; do
     if [[ -r $here/reconciler.zsh ]]; then
       source $here/reconciler.zsh
       reconciler_rnd_improvement "$@"
@@ -14,5 +15,5 @@
     fi
   done
   print -ru2 -- "reconciler: what rnd did was not recorded: there is no reconciler.zsh in $here"
-} "$@"
+} "$0" "$@"
 exit 0
