@@ -108,6 +108,8 @@ def main(state: Path, command: str, *words: str) -> int:
         case ["systemctl", "--user", "restart", _]:
             stop(state)
             start(state, "unit", str(unit()))
+        case ["systemctl", "--user", "stop", _]:
+            stop(state)
         case ["systemctl", "--user", "disable", "--now", _]:
             enabled.unlink()
             stop(state)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from ..errors import Refused
-from ..service import NAMES, FileChange, Work, carry_out, find, installing, short_name, uninstalling
+from ..service import NAMES, FileChange, Work, carry_out, find, installing, read_record, short_name, uninstalling
 from ..settings import Settings
 from .common import verb
 
@@ -57,13 +57,17 @@ def uninstall_command(settings: Settings, targets: tuple[str, ...], dry_run: boo
         target = find(name)
         work = uninstalling(settings, target, force=force)
         refused += work.refused
+        known = target.service and not work.refused and name in read_record(settings)
         if dry_run:
-            _preview(settings, work, target.commands(settings, False) if work.changes else ())
+            _preview(settings, work, target.commands(settings, False) if work.changes or known else ())
             continue
-        if work.changes:
+        if work.changes or known:
             target.stop(settings, _say)
         carry_out(settings, work)
-        _tell(settings, work)
+        if known and not work.changes:
+            click.echo(f"{name}: ended; its files were gone")
+        else:
+            _tell(settings, work)
     if refused:
         raise Refused("\n".join(refused), hint="--force puts back what was there before; the edits are then lost")
 

@@ -57,7 +57,8 @@ class Target:
 
     `start` makes it run once the files are there; it is told whether any of them changed, and may say lines. `stop` is
     called before they are taken away. Both raise ReconcilerError. `commands`: what the two run, for `--dry-run`.
-    `ready` raises it for what would keep the target from working, before anything is written.
+    `ready` raises it for what would keep the target from working, before anything is written. `service`: it runs, and
+    is taken away as a whole or not at all.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Target:
     stop: Callable[[Settings, Say], None] = lambda settings, say: None
     commands: Callable[[Settings, bool], Sequence[str]] = lambda settings, installing: ()
     ready: Callable[[Settings], None] = lambda settings: None
+    service: bool = False
 
 
 def find(name: str) -> Target:
@@ -154,7 +156,8 @@ def uninstalling(settings: Settings, target: Target, *, force: bool = False) -> 
     """What it takes to have everything as it was before a target was installed. Writes nothing."""
     wanted = {short_name(settings, each.path): each for each in target.wanted(settings)}
     changes, entries, refused = [], {}, []
-    for name, entry in read_record(settings).get(target.name, {}).items():
+    known = read_record(settings).get(target.name, {})
+    for name, entry in known.items():
         path = settings.root / name
         before, identity, mode = _look(path)
         original = None if entry.copy is None else _read_copy(settings, entry.copy)
@@ -171,6 +174,8 @@ def uninstalling(settings: Settings, target: Target, *, force: bool = False) -> 
             continue
         if after != before or right not in (None, mode):
             changes.append(FileChange(path, before, after, identity, right))
+    if refused and target.service:
+        changes, entries = [], dict(known)
     return Work(target, tuple(changes), entries, refused=tuple(refused))
 
 

@@ -40,7 +40,8 @@ def render(settings: Settings) -> bytes:
 
     job = {key: filled(value) for key, value in job.items()}
     job["EnvironmentVariables"] = running.variables(settings, "launchd")
-    return plistlib.dumps(job, sort_keys=False)
+    said = b"<!-- Put here by `reconciler install launchd`. -->\n<plist "
+    return plistlib.dumps(job, sort_keys=False).replace(b"<plist ", said, 1)
 
 
 def _wanted(settings: Settings) -> Sequence[Wanted]:
@@ -121,4 +122,4 @@ def _commands(settings: Settings, installing: bool) -> Sequence[str]:
     return [f"launchctl bootout {_service()}", *(taking_in if installing else ())]
 
 
-TARGET = Target("launchd", _wanted, _start, _stop, _commands, _ready)
+TARGET = Target("launchd", _wanted, _start, _stop, _commands, _ready, service=True)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import files
 from ..errors import ReconcilerError
 from ..settings import Settings
 from . import Say, Target, Wanted, running
@@ -29,6 +30,7 @@ def render(settings: Settings) -> bytes:
     words = [*running.program(), "--root", str(settings.root), "run"]
     variables = running.variables(settings, "systemd")
     lines = [
+        "# Put here by `reconciler install systemd`.",
         "[Unit]",
         "Description=The shared memory of several agents, in files and in Redis",
         "StartLimitIntervalSec=0",
@@ -77,7 +79,11 @@ def _start(settings: Settings, changed: bool, say: Say) -> None:
 
 def _stop(settings: Settings, say: Say) -> None:
     if running.is_there("systemctl"):
-        running.demand(*_USER, "disable", "--now", UNIT, hint=_SESSION)
+        if os.path.lexists(unit_path()):
+            running.demand(*_USER, "disable", "--now", UNIT, hint=_SESSION)
+        else:  # somebody removed it: what cannot be disabled any more can be stopped
+            _systemctl("stop", UNIT)
+            files.discard(unit_path().parent / "default.target.wants" / UNIT)
     running.forget_password(settings, "systemd")
 
 
@@ -94,4 +100,4 @@ def _commands(settings: Settings, installing: bool) -> Sequence[str]:
     return [f"systemctl --user {word}" for word in words]
 
 
-TARGET = Target("systemd", _wanted, _start, _stop, _commands, _ready)
+TARGET = Target("systemd", _wanted, _start, _stop, _commands, _ready, service=True)

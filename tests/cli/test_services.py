@@ -148,6 +148,42 @@ def test_what_was_there_before_is_put_back(desk: Desk) -> None:
     assert (desk.root / "logs" / "memory_hub.err.log").read_text().startswith("old\n")
 
 
+def place_of(desk: Desk, name: str) -> Path:
+    return desk.plist if name == "launchd" else desk.unit
+
+
+@pytest.mark.parametrize("name", ["launchd", "systemd"])
+def test_what_somebody_edited_in_our_service_is_ours_and_what_was_there_before_is_kept(desk: Desk, name: str) -> None:
+    """Installed once more it is as it should be, and taken away it is as it was."""
+    place = place_of(desk, name)
+    place.parent.mkdir(parents=True)
+    place.write_text("what was there before\n")
+    assert desk("install", name).code == 0
+    ours = place.read_bytes()
+    place.write_bytes(ours.replace(b"10", b"11"))
+    assert desk("install", name).code == 0
+    assert place.read_bytes() == ours
+    assert desk("uninstall", name).code == 0
+    assert place.read_text() == "what was there before\n"
+
+
+@pytest.mark.parametrize("name", ["launchd", "systemd"])
+def test_a_service_is_taken_away_as_a_whole_or_not_at_all(desk: Desk, name: str) -> None:
+    """One that was edited goes on as it is, with its password; one whose file is gone is ended."""
+    place, secret = place_of(desk, name), desk.root / ".reconciler" / f"{name}.password"
+    assert desk("install", name).code == 0
+    place.write_bytes(place.read_bytes().replace(b"10", b"11"))
+    before = listing(desk.root / ".reconciler" / "installed.json"), place.read_bytes()
+    assert desk("uninstall", name).code == 4
+    assert (listing(desk.root / ".reconciler" / "installed.json"), place.read_bytes()) == before
+    assert (desk.state / "pid").exists() and secret.exists()
+    place.unlink()
+    gone = desk("uninstall", name)
+    assert (gone.code, gone.err) == (0, "")
+    assert not (desk.state / "pid").exists() and not secret.exists()
+    assert desk("uninstall", name).out == f"{name}: nothing to do\n"
+
+
 def test_another_password_or_setting_starts_it_anew(desk: Desk) -> None:
     """What the shell knows goes with the service, which sees nothing of the shell."""
     assert desk("install", "launchd").code == 0
