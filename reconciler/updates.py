@@ -32,6 +32,10 @@ _PARTS = ("context", "status", "fields")
 _NAMES = "1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
 
 
+class Json(str):
+    """A value as JSON text, minified, which is written token for token."""
+
+
 class WriteResult(NamedTuple):
     """What became of a write. `won`: the fields that changed; `stale`: those where a newer value stands.
 
@@ -148,7 +152,8 @@ def _mapping(what: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 def _text(name: str, value: Any) -> str:
     try:
-        text = encode(value) if name.isascii() or name.encode() else ""
+        name.isascii() or name.encode()
+        text = str(value) if type(value) is Json else encode(value)
     except (NotJson, UnicodeEncodeError) as error:
         hint = "text, numbers, true, false, null, lists and objects with text as keys are JSON"
         raise UsageError(f"{ascii(name)[:70]}: not JSON: {error}", hint=hint) from None
@@ -243,6 +248,6 @@ def unified(merged: State) -> str:
 
 
 __all__ = [
-    "Update", "WriteResult", "check_keys", "check_known", "check_name", "check_priority", "context_field", "make_event",
-    "make_update", "make_updates", "no_agent", "read_item", "unified",
+    "Json", "Update", "WriteResult", "check_keys", "check_known", "check_name", "check_priority", "context_field",
+    "make_event", "make_update", "make_updates", "no_agent", "read_item", "unified",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import click
 
@@ -15,6 +14,7 @@ from ..render import clip
 from ..settings import Settings
 from ..state import CONTEXT, NotJson, decode, encode, read_json, split_object
 from ..store import AwayStore
+from ..updates import Json
 from ..workspace import Workspace, open_workspace
 from .common import busy, number_from_1, output_option, print_data, print_text, read_input, report, verb, warn
 from .tables import change_lines
@@ -77,10 +77,11 @@ def set_command(
     values = dict(_pair(pair) for pair in pairs)
     context = {**(_read_object(source) if source is not None else {})}
     status = values.pop("status", None)
-    if status is None and any(pair.startswith("status=") for pair in pairs):
-        raise UsageError("status=null: the status is text", hint="status=idle, or status='\"null\"' for that word")
-    if status is not None and not isinstance(status, str):
-        status = encode(status)
+    if isinstance(status, Json):
+        said = decode(status)
+        if said is None:
+            raise UsageError("status=null: the status is text", hint="status=idle, or status='\"null\"' for that word")
+        status = said if isinstance(said, str) else str(status)
     for key, value in values.items():
         context[key.removeprefix(CONTEXT)] = value
     with _hub(settings) as hub:
@@ -89,7 +90,8 @@ def set_command(
         return code_of(done, hub.workspace)
 
 
-def _pair(pair: str) -> tuple[str, Any]:
+def _pair(pair: str) -> tuple[str, str]:
+    """A key and its value: text, or Json where it reads as that."""
     key, equals, text = pair.partition("=")
     if any("\ud800" <= character <= "\udfff" for character in pair):
         raise UsageError(f"{ascii(pair)[:40]} is not UTF-8 text", hint="is the terminal's locale UTF-8?")
@@ -98,24 +100,28 @@ def _pair(pair: str) -> tuple[str, Any]:
     if not re.match(r'[{\["]|-?\d|(true|false|null)$', text):
         return key, text
     try:
-        return key, decode(read_json(text))
+        return key, Json(_plain(read_json(text)))
     except NotJson as error:
         if text[0] in '{["':
             raise UsageError(f"{key}: not JSON: {error.message}", hint=f"text is quoted: {key}='\"...\"'") from None
         return key, text
 
 
-def _read_object(source: str) -> dict[str, Any]:
+def _read_object(source: str) -> dict[str, str]:
     text = read_input(source, "--json").strip(" \t\r\n")
     try:
-        value = decode(text)
-        if not isinstance(value, dict):
+        if not isinstance(decode(text), dict):
             raise UsageError(f"--json {source}: a JSON object is needed", hint='for example: {"task": "deploy"}')
-        split_object(text)  # refuses a key given twice
+        found = split_object(text)  # refuses a key given twice
+        return {key: Json(_plain(read_json(value))) for key, value in found.items()}
     except NotJson as error:
         hint = 'a JSON object is needed, for example: {"task": "deploy"}'
         raise UsageError(f"--json {source}: not JSON: {error.message}", hint=hint) from None
-    return value
+
+
+def _plain(text: str) -> str:
+    """A string is spelt as the program does; every other token stays."""
+    return encode(decode(text)) if text.startswith('"') else text
 
 
 def say_written(done: WriteResult, output: str) -> None:

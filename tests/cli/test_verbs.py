@@ -448,6 +448,19 @@ def test_a_number_that_is_too_large_for_python_ends_no_history(applied: Shell, c
     assert '"new": 1.10' in data.out
 
 
+def test_set_writes_every_token_as_it_was_given(applied: Shell, client: redis.Redis) -> None:
+    """As `record` does; a string is spelt as everywhere else."""
+    words = ("x=1.10", "long=12345678901234567890.125", "far=1e400", 'deep={"b": [1.0, 2e3]}', r'text="\u00e9\/"')
+    assert applied("set", "mary", *words, "--json", "-", input='{"from": {"one": 1.50}, "e": "\\u00e9"}').code == 0
+    context = (client.hget("memory:agents:mary", "context") or b"").decode()  # type: ignore[union-attr]
+    for token in ('"x":1.10', '"long":12345678901234567890.125', '"far":1e400', '"deep":{"b":[1.0,2e3]}', '"text":"é/"',
+                  '"from":{"one":1.50}', '"e":"é"'):  # fmt: skip
+        assert f"\n{token}" in context
+    assert applied("set", "mary", "status=3", "--field", "insight=[1.50]").code == 0
+    assert client.hmget("memory:agents:mary", "status", "insight") == [b"3", b"[1.50]"]
+    assert applied("set", "mary", "status=null").code == 2
+
+
 def test_an_empty_name_is_no_missing_option(applied: Shell) -> None:
     """As where a shell's variable is not set: nothing is done that nobody reviewed."""
     applied.write_manifest("mary", note="new")
