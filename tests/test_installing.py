@@ -212,10 +212,13 @@ def test_a_dispatcher_does_what_it_did_and_knows_the_functions(shell: Shell) -> 
     assert shell.plain(str(script), "WO 1") == plain
     script.write_bytes(script.read_bytes() + b"reconciler_mary_task WO-1\n")
     assert shell.plain(str(script), "WO 1") == plain
+    for option in ("csh_junkie_quotes", "ksh_arrays", "posix_builtins", "no_function_argzero"):
+        assert shell.plain("zsh", "-o", option, str(script), "WO 1").code == 0
+    assert len(list((shell.root / ".reconciler" / "spool").iterdir())) == 5
     link = shell.root.parent / "dispatch"
     link.symlink_to(script)
     assert shell.plain(str(link), "WO 1").code == 0
-    assert len(list((shell.root / ".reconciler" / "spool").iterdir())) == 2
+    assert len(list((shell.root / ".reconciler" / "spool").iterdir())) == 6
     bare = shell.root / "tools" / "mary_dispatcher_health_check.zsh"
     bare.write_bytes(hooks.insert(b"echo only words\n") or b"")
     words = shell.plain("bash", str(bare))

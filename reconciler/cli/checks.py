@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,8 +73,8 @@ def _check_all(settings: Settings, wrong: list[Problem]) -> tuple[list[str], lis
 
 def _check_paths(settings: Settings, paths: tuple[str, ...]) -> tuple[list[str], list[Problem], bool]:
     problems: list[Problem] = []
-    together: dict[Path, list[manifests.Manifest]] = {}
-    found = _expand(paths)
+    together: dict[str, list[manifests.Manifest]] = {}
+    found = _expand(settings, paths)
     for path, folder in found.items():
         try:
             content = files.read(path, context_file.MAX_BYTES)
@@ -93,16 +94,21 @@ def _check_paths(settings: Settings, paths: tuple[str, ...]) -> tuple[list[str],
     return list(map(str, found)), problems, False
 
 
-def _expand(paths: tuple[str, ...]) -> dict[Path, Path]:
-    """The files that are meant, each once, and the folder in which there is one manifest for each agent."""
-    expanded: dict[Path, tuple[Path, Path]] = {}
-    for path in map(Path, paths):
-        found = manifests.manifest_files(path) if path.is_dir() else [path]
+def _expand(settings: Settings, paths: tuple[str, ...]) -> dict[Path, str]:
+    """The files that are meant, each once, and the folder in which there is one manifest for each agent: what is named,
+    or the workspace's own, if a file is in it."""
+    folders = [Path(path) for path in paths if os.path.isdir(path)]
+    above = [os.path.realpath(folder) for folder in (*folders, settings.manifests)]
+    files_of = {folder: manifests.manifest_files(folder) for folder in folders}
+    for folder, found in files_of.items():
         if not found:
-            raise UsageError(f"{path} holds no manifests", hint="they end in .yaml or .yml")
-        folder = path if path.is_dir() else path.parent
-        for one in found:
-            expanded.setdefault(one.resolve(), (one, folder.resolve()))
+            raise UsageError(f"{folder} holds no manifests", hint="they end in .yaml or .yml")
+    expanded: dict[tuple[str, str], tuple[Path, str]] = {}
+    for path in (*(one for found in files_of.values() for one in found), *map(Path, paths)):
+        if path not in files_of:
+            real = os.path.realpath(path.parent)
+            inside = (folder for folder in above if f"{real}{os.sep}".startswith(f"{folder}{os.sep}"))
+            expanded.setdefault((real, path.name), (path, next(inside, real)))
     return dict(expanded.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 from collections.abc import Iterator, Sequence
 
 import click
@@ -57,14 +58,15 @@ def uninstall_command(settings: Settings, targets: tuple[str, ...], dry_run: boo
         target = find(name)
         work = uninstalling(settings, target, force=force)
         refused += work.refused
-        known = target.service and not work.refused and name in read_record(settings)
+        there = [os.path.lexists(settings.root / path) for path in read_record(settings).get(name, ())]
+        lost = target.service and bool(there) and not any(there)  # it may run although its files are gone
         if dry_run:
-            _preview(settings, work, target.commands(settings, False) if work.changes or known else ())
+            _preview(settings, work, target.commands(settings, False) if work.changes or lost else ())
             continue
-        if work.changes or known:
+        if work.changes or lost:
             target.stop(settings, _say)
         carry_out(settings, work)
-        if known and not work.changes:
+        if lost and not work.changes:
             click.echo(f"{name}: ended; its files were gone")
         else:
             _tell(settings, work)
@@ -90,7 +92,7 @@ def _preview(settings: Settings, work: Work, commands: Sequence[str]) -> None:
             click.echo(line)
     for command in commands:
         click.echo(f"{work.target.name}: would run: {command}", err=True)
-    if not work.changes and not work.refused:
+    if not work.changes and not work.refused and not commands:
         click.echo(f"{work.target.name}: nothing to do", err=True)
 
 

@@ -20,9 +20,8 @@ SCRIPTS = ("mary_dispatcher.zsh", "mary_dispatcher_health_check.zsh", "rnd_consu
 BLOCK = b"""\
 # >>> reconciler hooks >>>  `reconciler uninstall hooks` takes these lines out; reconciler.zsh says what they give
 if [ -n "${ZSH_VERSION-}" ]; then
-  builtin emulate zsh -o no_aliases -o print_eight_bit -c '
-    if [[ -r ${${(%):-%x}:a:h}/reconciler.zsh ]]; then source ${${(%):-%x}:a:h}/reconciler.zsh
-    elif [[ -r ${${(%):-%x}:A:h}/reconciler.zsh ]]; then source ${${(%):-%x}:A:h}/reconciler.zsh; fi'
+  builtin emulate zsh -o no_aliases -o print_eight_bit -c '() { local d; for d in $1:a:h $1:A:h; do \
+[[ ! -r $d/reconciler.zsh ]] || { source $d/reconciler.zsh; return; }; done; return 0; } "${(%):-%x}"'
 fi
 # <<< reconciler hooks <<<
 """

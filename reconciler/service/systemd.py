@@ -17,6 +17,8 @@ from . import Say, Target, Wanted, running
 from .running import LABEL
 
 UNIT = f"{LABEL}.service"
+NOT_LOADED = 5
+"""What `systemctl stop` ends with for a unit that systemd does not know."""
 THROTTLE = 10
 """Seconds between two starts of a service that ends at once."""
 
@@ -82,7 +84,9 @@ def _stop(settings: Settings, say: Say) -> None:
         if os.path.lexists(unit_path()):
             running.demand(*_USER, "disable", "--now", UNIT, hint=_SESSION)
         else:  # somebody removed it: what cannot be disabled any more can be stopped
-            _systemctl("stop", UNIT)
+            answer = _systemctl("stop", UNIT)
+            if answer.code not in (0, NOT_LOADED):
+                raise ReconcilerError(f"systemctl --user stop {UNIT}: {answer.said}", hint=_SESSION)
             files.discard(unit_path().parent / "default.target.wants" / UNIT)
     running.forget_password(settings, "systemd")
 
@@ -96,7 +100,8 @@ def _systemctl(*words: str) -> running.Answer:
 
 
 def _commands(settings: Settings, installing: bool) -> Sequence[str]:
-    words = ("daemon-reload", f"enable {UNIT}", f"restart {UNIT}") if installing else (f"disable --now {UNIT}",)
+    end = f"disable --now {UNIT}" if os.path.lexists(unit_path()) else f"stop {UNIT}"
+    words = ("daemon-reload", f"enable {UNIT}", f"restart {UNIT}") if installing else (end,)
     return [f"systemctl --user {word}" for word in words]
 
 

@@ -256,6 +256,15 @@ def test_validate_names_what_several_files_say_together(shell: Shell) -> None:
         assert "contextSchema none.schema.json does not exist" in done.err
     for one in (shell("validate", folder / "a.yaml"), shell("validate", folder / "a.yaml", "manifests/./a.yaml")):
         assert one.err.count("error: ") == 1
+    (folder / "team").mkdir()
+    shutil.move(folder / "b.yaml", folder / "team" / "c.yaml")
+    for words in (("manifests/a.yaml", "manifests/team/c.yaml"), ("manifests/team/c.yaml", "manifests")):
+        assert "is declared twice" in shell("validate", *words).err, words
+    (folder / "team" / "c.yaml").unlink()
+    (folder / "d.yaml").symlink_to("a.yaml")
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    linked = shell("validate", "manifests")
+    assert linked.code == 1 and "is declared twice" in linked.err and "loop.yaml: cannot be read" in linked.err
     elsewhere = shell.root / "elsewhere"
     shutil.copytree(PROJECT / "manifests", elsewhere)
     both = shell("validate", PROJECT / "manifests", elsewhere)
