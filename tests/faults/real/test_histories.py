@@ -74,8 +74,9 @@ class History(Soak):
         self.relay.rate = 0
 
     def lock_out(self) -> None:
-        """WRONGPASS. Not while somebody starts, who would end there and say why."""
-        if sum(path.stat().st_size > 0 for path in self.desk.logs.glob("*.jsonl")) < self.generation:
+        """WRONGPASS. Not while somebody starts, who would end there and say why: a writer, or `watch`."""
+        writing = sum(path.stat().st_size > 0 for path in self.desk.logs.glob("*.jsonl"))
+        if writing < self.generation or b"{" not in self.listener.path.read_bytes():
             return
         self._for_a_while(("ACL", "SETUSER", "planted", "resetpass", ">other"),
                           ("ACL", "SETUSER", "planted", "resetpass", f">{PASSWORD}"))  # fmt: skip
