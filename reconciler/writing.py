@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from . import files
 from .errors import StoreAway, StoreError
+from .merge import merge_agent
 from .offline import Offline, stamped
 from .state import CONTEXT, SHARED, Agent, present
 from .store import Live, LiveAgent, LiveStore, Now, Put, Write, Written
@@ -93,8 +94,15 @@ class Writer:
         return answers
 
     def _with_floor(self, write: Write | Now) -> Write:
+        """With what base remembers of an agent that Redis knows nothing of: its version, and what is newer than now."""
         floor = self.base.version(write.agent)
-        return write.in_full(self.by, floor) if isinstance(write, Now) else replace(write, floor=floor)
+        if not isinstance(write, Now):
+            return replace(write, floor=floor)
+        full, known = write.in_full(self.by, floor), self.base.known(write.agent)
+        now = self.store.observe({}, ()).now if known.keys() & write.values.keys() else 0
+        ahead = {name: value.at for name, value in known.items() if value.at >= now}
+        puts = tuple(put._replace(at=ahead[put.field] + 1) if put.field in ahead else put for put in full.puts)
+        return replace(full, puts=puts)
 
     def _adopt(self, agent: str) -> None:
         base = self.base
@@ -104,6 +112,10 @@ class Writer:
         if found is not None:
             write = Write(agent, found.raw + found.gone, floor=base.version(agent), seen=found.seen)
             self.store.write([write])
+
+    def _known(self, agent: str, live: Agent) -> Agent:
+        """What is in Redis, and what it has lost or not learnt yet."""
+        return merge_agent(self.base.known(agent), live)
 
     def adopted(self, agent: str) -> LiveAgent:
         """An agent as Redis holds it, once everything in it has a stamp and a version. Raises StoreAway."""
@@ -125,7 +137,7 @@ class Writer:
         agent = update.agent
         try:
             before = self.adopted(agent)
-            others = _others(before.fields, update)
+            others = _others(self._known(agent, before.fields), update)
             write = Now(agent, {**update.values, **others}, priority)
             if not write.values:
                 return WriteResult(agent, (), (), 0, "redis", wall_clock())
@@ -157,7 +169,7 @@ class Writer:
                 now = self.store.observe({}, ()).now
             except StoreAway:
                 break
-            fields = make(found.fields, now)
+            fields = make(self._known(agent, found.fields), now)
             if not fields:
                 return WriteResult(agent, (), (), 0, "redis", now)
             self.base.append_journal({agent: fields})

@@ -123,12 +123,39 @@ def test_a_durable_write_whose_answer_is_lost_has_one_stamp_everywhere(hub: Unif
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_write_tells_its_stamp(hub: UnifiedMemoryHub, durable: bool) -> None:
-    """A durable one got it before it was put on disk, which takes a while."""
-    for number in range(3):
-        done = hub.update_agent_context("mary", {"a": number}, durable=durable)
-        live = hub.workspace.store.observe({}, ["mary"]).agents["mary"].fields["context.a"]
-        assert (done.store, done.at) == ("redis", live.at)
+def test_a_write_tells_its_stamp(hub: UnifiedMemoryHub, real: Memory, durable: bool) -> None:
+    """A durable one got it before it was put on disk, which takes a while; a late one is behind what it replaces."""
+    store = hub.workspace.store
+
+    def told() -> None:
+        for number in range(3):
+            done = hub.update_agent_context("mary", {"a": number}, durable=durable)
+            live = store.observe({}, ["mary"]).agents["mary"].fields["context.a"]
+            assert (done.store, done.at) == ("redis", live.at)
+
+    told()
+    ahead = Put("context.a", "0", store.observe({}, ()).now + 3_000_000, "a clock that is ahead")
+    assert store.write([Write("mary", (ahead,))])[0].at == ahead.at
+    told()
+    assert hub.sync_from_file().problems == ()
+    real.redis.flushall()
+    told()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_write_into_a_redis_that_lost_everything_is_newer_than_what_base_knows(
+    hub: UnifiedMemoryHub, real: Memory, durable: bool, whole: bool
+) -> None:
+    """Also than what was dated by a clock that is some seconds ahead; what is replaced does not come back."""
+    later = hub.workspace.store.observe({}, ()).now + 3_000_000
+    there = tuple(Put(f"context.{key}", '"edited"', later, "edit") for key in "ab")
+    hub.workspace.store.write([Write("mary", there, floor=0)])
+    assert hub.sync_from_file().problems == ()
+    real.redis.flushall()
+    assert hub.update_agent_context("mary", {"a": "mine"}, durable=durable, replace=whole).store == "redis"
+    assert hub.sync_from_file().problems == ()
+    assert hub.get_agent("mary")["context"] == ({"a": "mine"} if whole else {"a": "mine", "b": "edited"})
 
 
 def test_a_batch_is_written_in_order_and_answers_in_order(hub: UnifiedMemoryHub) -> None:

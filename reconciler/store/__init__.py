@@ -118,10 +118,10 @@ class Now(NamedTuple):
 
 class Written(NamedTuple):
     """What became of a write. `flags` has a letter for each field: w won, s the same value, o older than what
-    was there; capital where its stamp was clamped. `at` is the server's time, `touched` the agent's
-    `last_update` in µs. `refused`: why nothing was written, "" if it was; `foreign` if adopting first helps, `later`
-    if the server takes no writes at the moment (out of memory, a replica, a failing disk), `unknown_floor` if it has
-    no version of the agent: give the last one that is known.
+    was there; capital where its stamp was clamped. `at` is the newest stamp it wrote, the server's time if it wrote
+    none, `touched` the agent's `last_update`, both in µs. `refused`: why nothing was written, "" if it was; `foreign`
+    if adopting first helps, `later` if the server takes no writes at the moment (out of memory, a replica, a failing
+    disk), `unknown_floor` if it has no version of the agent: give the last one that is known.
     """
 
     version: int = 0

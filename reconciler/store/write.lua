@@ -25,7 +25,8 @@
 -- lines are members, and a member is found by a newline and its key. Any other shape was written by somebody else
 -- and must be adopted first.
 --
--- Returns {version, seconds, µs, flags, touched}: the server's time in two parts, and a letter for each change:
+-- Returns {version, seconds, µs, flags, touched}: the newest stamp that was written in two parts, the server's time if
+-- none was; and a letter for each change:
 -- w won, s the same value (only its stamp moved), o older than what is there; capital where a stamp too far in the
 -- future was clamped.
 -- Returns {-3} when a version is needed and neither the sidecar nor the caller has one.
@@ -483,4 +484,7 @@ else
     call('PERSIST', history)
   end
 end
-return event and publish(event) or {version or 0, time[1], time[2], table.concat(flags), digits}
+local at = newest >= 0 and newest or top
+micros = at % 1000000
+return event and publish(event)
+  or {version or 0, format('%.0f', (at - micros) / 1000000), format('%.0f', micros), table.concat(flags), digits}
