@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from .. import files
-from ..base import Clean, Memory, part
-from ..edits import FILE, Edits, Reference, Seen, Values, Version, find_edits, undo_of
+from ..base import Clean, Memory, newest_written, part
+from ..edits import FILE, UNSEEN, Edits, Reference, Seen, Values, Version, find_edits, undo_of
 from ..errors import InputError, Place, Problem
 from ..settings import Settings
 from ..state import Field, State, same_text
@@ -152,6 +152,8 @@ class Sources:
 
     def _read_context(self, settings: Settings, memory: Memory, clock: Callable[[], int]) -> ContextSource:
         path, now, self._found = settings.context_file, clock(), None
+        if newest_written(memory.file_versions) == UNSEEN:  # base has a version that perhaps never got there: what was
+            self._kept = None  # kept was compared with the one before
         if self._is_still(settings, memory, now):
             identity = self._kept.identity if self._kept else memory.clean and memory.clean.identity
             return ContextSource(None, identity, Edits(), {}, clean=memory.clean, partial=True)

@@ -91,6 +91,16 @@ FOUND: dict[str, tuple[int, list[Step]]] = {
     "a new field in a hash that somebody had removed took the others away": (
         1, [("remove hash", "rnd"), ("update", 0, "rnd", ("insight",), "plain", "s0")],
     ),
+    "a durable write after everything was lost was older than what base knew": (
+        1, [("skew", 0, 2_000_000), ("edit", 0, "mary", ("context.k0", "insight", "status"), "plain", "s15"),
+            ("round", 0), ("update", 0, "mary", ("context.k0", "context.k1"), "same", "s19"), ("round", 0), ("wipe",),
+            ("update", 0, "mary", ("context.k1", "context.k2", "status"), "durable", "s23")],
+    ),
+    "a version of the file that never got there was taken for the one that another write had read": (
+        1, [("stop", 0), ("lose reply",), ("away",), ("tick", 61_000_000), ("many", 0, ("gc", "mary", "rnd"), "s7"),
+            ("back",), ("raw context", "s10"), ("teach", 0), ("hang",),
+            ("update", 0, "rnd", ("context.k0", "insight"), "replace", "s18")],
+    ),
 }  # fmt: skip
 """What the simulator found, in as few steps as it takes."""
 
