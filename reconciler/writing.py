@@ -98,10 +98,12 @@ class Writer:
         floor = self.base.version(write.agent)
         if not isinstance(write, Now):
             return replace(write, floor=floor)
-        full, known = write.in_full(self.by, floor), self.base.known(write.agent)
-        now = self.store.observe({}, ()).now if known.keys() & write.values.keys() else 0
-        ahead = {name: value.at for name, value in known.items() if value.at >= now}
-        puts = tuple(put._replace(at=ahead[put.field] + 1) if put.field in ahead else put for put in full.puts)
+        full = write.in_full(self.by, floor)
+        known = {name: value.at for name, value in self.base.known(write.agent).items() if name in write.values}
+        if not known:
+            return full
+        now = self.store.observe({}, ()).now
+        puts = tuple(put._replace(at=at + 1) if (at := known.get(put.field, -1)) >= now else put for put in full.puts)
         return replace(full, puts=puts)
 
     def _adopt(self, agent: str) -> None:

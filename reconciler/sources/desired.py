@@ -152,8 +152,8 @@ class Sources:
 
     def _read_context(self, settings: Settings, memory: Memory, clock: Callable[[], int]) -> ContextSource:
         path, now, self._found = settings.context_file, clock(), None
-        if newest_written(memory.file_versions) == UNSEEN:  # base has a version that perhaps never got there: what was
-            self._kept = None  # kept was compared with the one before
+        if newest_written(memory.file_versions) == UNSEEN:
+            self._kept = None  # it was compared with the version before; the newest perhaps never got there
         if self._is_still(settings, memory, now):
             identity = self._kept.identity if self._kept else memory.clean and memory.clean.identity
             return ContextSource(None, identity, Edits(), {}, clean=memory.clean, partial=True)
